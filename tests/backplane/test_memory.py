@@ -1,0 +1,235 @@
+"""The in-memory backplane: numbering, catching up, and never a silent gap where something was forgotten."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+from automoderate.backplane import Backplane, History, Update
+from automoderate.backplane.memory import MemoryBackplane
+from automoderate.core.hub import parse_event_id
+
+P = "project"
+
+
+class Wall:
+    """A wall clock that a test sets."""
+
+    def __init__(self, seconds: float = 1000.0) -> None:
+        self.seconds = seconds
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def wall() -> Wall:
+    return Wall()
+
+
+def ids(history: History) -> list[str]:
+    return [update.event_id for update in history.updates]
+
+
+def test_it_is_a_backplane(wall: Wall) -> None:
+    backplane: Backplane = MemoryBackplane(wall=wall)
+    assert backplane.read(P, None).complete
+
+
+def test_an_update_is_numbered_by_time_and_sequence(wall: Wall) -> None:
+    backplane = MemoryBackplane(wall=wall)
+    first = backplane.publish(P, "stats_update", {"total": 1})
+    wall.seconds = 1000.0071
+    second = backplane.publish(P, "stats_update", {})
+    third = backplane.publish(P, "stats_update", {})
+    other = backplane.publish("another", "stats_update", {})
+    assert first.event_id == "1000000-1"  # 1000000-0 is where the history began
+    assert [second.event_id, third.event_id, other.event_id] == ["1000007-0", "1000007-1", "1000007-0"]
+    assert first == Update(P, "stats_update", {"total": 1, "event_id": "1000000-1"}, "1000000-1")
+
+
+def test_the_data_passed_in_stays_as_it_was(wall: Wall) -> None:
+    data = {"event_id": "forged", "total": 1}
+    update = MemoryBackplane(wall=wall).publish(P, "stats_update", data)
+    assert data == {"event_id": "forged", "total": 1}
+    assert update.data["event_id"] == update.event_id
+
+
+def test_ids_rise_though_the_clock_steps_back(wall: Wall) -> None:
+    backplane = MemoryBackplane(wall=wall)
+    issued = []
+    for seconds in (1000.0, 1005.0, 990.0, 3.0, 1005.001, 0.0):
+        wall.seconds = seconds
+        issued.append(parse_event_id(backplane.publish(P, "stats_update", {}).event_id))
+    assert None not in issued
+    assert issued == sorted(set(issued), key=lambda event_id: event_id or (0, 0))
+    assert issued[-1] == (1_005_001, 1)
+
+
+def test_a_clock_before_1970_counts_as_1970() -> None:
+    assert MemoryBackplane(wall=lambda: -5.0).publish(P, "stats_update", {}).event_id == "0-1"
+
+
+def test_the_listener_hears_every_update(wall: Wall) -> None:
+    backplane = MemoryBackplane(wall=wall)
+    backplane.publish(P, "stats_update", {})
+    heard: list[Update] = []
+    backplane.listener = heard.append
+    published = [backplane.publish(P, "stats_update", {"n": n}) for n in range(3)]
+    assert heard == published
+
+
+def test_catching_up_gets_what_was_missed_in_order(wall: Wall) -> None:
+    backplane = MemoryBackplane(wall=wall)
+    issued = [backplane.publish(P, "stats_update", {"n": n}).event_id for n in range(5)]
+    for index, event_id in enumerate(issued):
+        assert backplane.read(P, event_id) == History(
+            tuple(backplane.read(P, "1000000-0").updates[index + 1 :]), True, issued[-1]
+        )
+        assert ids(backplane.read(P, event_id)) == issued[index + 1 :]
+
+
+def test_without_an_id_only_the_position_is_told(wall: Wall) -> None:
+    backplane = MemoryBackplane(wall=wall)
+    assert backplane.read(P, None) == History((), True, "1000000-0")
+    backplane.publish(P, "stats_update", {})
+    assert backplane.read(P, None) == History((), True, "1000000-1")
+
+
+def test_a_client_that_saw_nothing_yet_gets_everything(wall: Wall) -> None:
+    backplane = MemoryBackplane(wall=wall)
+    begin = backplane.read(P, None).last_event_id
+    wall.seconds += 60
+    update = backplane.publish(P, "stats_update", {})
+    assert backplane.read(P, begin) == History((update,), True, update.event_id)
+
+
+@pytest.mark.parametrize("after", ["999999-7", "1000000-2", "1000001-0", "0-0", "9" * 20 + "-0"])
+def test_an_id_never_issued_here_is_a_gap(wall: Wall, after: str) -> None:
+    backplane = MemoryBackplane(wall=wall)
+    backplane.publish(P, "stats_update", {})
+    wall.seconds += 5
+    last = backplane.publish(P, "stats_update", {}).event_id
+    assert backplane.read(P, after) == History((), False, last)
+    assert backplane.read("never published", after) == History((), False, "1000000-0")
+
+
+MALFORMED = ["", "-", "1", "1-", "-1", "1-2-3", "a-b", " 1-2", "1-2\n", "+1-2", "1_0-2", "١-٢", "1²-0"]
+MALFORMED += ["1" * 40 + "-1"]
+
+
+@pytest.mark.parametrize("text", MALFORMED)
+def test_a_malformed_id_is_a_gap(wall: Wall, text: str) -> None:
+    assert parse_event_id(text) is None
+    backplane = MemoryBackplane(wall=wall)
+    assert not backplane.read(P, text).complete
+
+
+@pytest.mark.parametrize(("text", "parsed"), [("0-0", (0, 0)), ("1768473000000-12", (1768473000000, 12))])
+def test_an_id_is_two_numbers(text: str, parsed: tuple[int, int]) -> None:
+    assert parse_event_id(text) == parsed
+
+
+def test_what_was_trimmed_by_number_is_a_gap(wall: Wall) -> None:
+    backplane = MemoryBackplane(wall=wall, entries=3)
+    issued = [backplane.publish(P, "stats_update", {}).event_id for _ in range(5)]
+    assert not backplane.read(P, "1000000-0").complete
+    assert not backplane.read(P, issued[0]).complete
+    assert ids(backplane.read(P, issued[1])) == issued[2:]  # the last one dropped
+    assert ids(backplane.read(P, issued[2])) == issued[3:]
+
+
+def test_what_was_trimmed_by_size_is_a_gap(wall: Wall) -> None:
+    """Two updates of about 400 bytes fit; a third pushes the oldest out, and one that is too large itself, all."""
+    backplane = MemoryBackplane(wall=wall, max_bytes=1000)
+    first, second, third = (backplane.publish(P, "stats_update", {"text": "x" * 400}) for _ in range(3))
+    assert ids(backplane.read(P, first.event_id)) == [second.event_id, third.event_id]
+    assert not backplane.read(P, "1000000-0").complete
+    heard: list[Update] = []
+    backplane.listener = heard.append
+    large = backplane.publish(P, "stats_update", {"text": "x" * 2000})
+    assert heard == [large]
+    assert not backplane.read(P, third.event_id).complete
+    assert backplane.read(P, large.event_id) == History((), True, large.event_id)
+
+
+def test_what_was_trimmed_by_age_is_a_gap(wall: Wall) -> None:
+    backplane = MemoryBackplane(wall=wall, max_age=60.0)
+    issued = []
+    for _ in range(4):
+        wall.seconds += 20
+        issued.append(backplane.publish(P, "stats_update", {}).event_id)
+    wall.seconds += 25
+    assert not backplane.read(P, issued[0]).complete
+    assert ids(backplane.read(P, issued[1])) == issued[2:]
+    wall.seconds += 1000
+    assert backplane.read(P, issued[-1]) == History((), True, issued[-1])
+    assert backplane.read(P, issued[-2]) == History((), False, issued[-1])
+
+
+def test_the_least_recently_published_project_is_forgotten(wall: Wall) -> None:
+    backplane = MemoryBackplane(wall=wall, max_projects=2)
+    unpublished = backplane.read("c", None).last_event_id
+    old_a = backplane.publish("a", "stats_update", {}).event_id
+    wall.seconds += 1
+    new_a = backplane.publish("a", "stats_update", {}).event_id
+    wall.seconds += 1
+    old_b = backplane.publish("b", "stats_update", {}).event_id
+    backplane.publish("a", "stats_update", {})
+    wall.seconds += 1
+    backplane.publish("c", "stats_update", {})  # forgets b
+    assert ids(backplane.read("a", new_a)) != []
+    assert backplane.read("c", unpublished).complete
+    assert backplane.read("b", unpublished) == History((), False, old_b)
+    wall.seconds += 1
+    backplane.publish("b", "stats_update", {})  # forgets a
+    for event_id in (old_a, new_a, unpublished):
+        assert not backplane.read("a", event_id).complete
+
+
+def test_a_forgotten_project_publishes_on_without_a_silent_gap() -> None:
+    """However many projects are forgotten, an id either leads to exactly what followed it or is refused."""
+    seed = int(os.environ.get("TEST_SEED", "0")) or random.SystemRandom().getrandbits(32)
+    print(f"TEST_SEED={seed}")
+    chance = random.Random(seed)
+    wall = Wall()
+    backplane = MemoryBackplane(wall=wall, entries=4, max_age=30.0, max_projects=3)
+    published: dict[str, list[str]] = {name: [] for name in "abcdef"}
+    held: list[tuple[str, str, int]] = []  # project, position a client was told, how many it had seen
+    told = {True: 0, False: 0}
+    for _ in range(3000):
+        wall.seconds += chance.choice((0, 0, 0.001, 0.5, 5, -3))
+        project = chance.choice("abcdef")
+        if chance.random() < 0.6:
+            published[project].append(backplane.publish(project, "stats_update", {}).event_id)
+        held.append((project, backplane.read(project, None).last_event_id, len(published[project])))
+        name, position, seen = chance.choice(held[-40:])
+        history = backplane.read(name, position)
+        told[history.complete] += 1
+        assert ids(history) == (published[name][seen:] if history.complete else [])
+        assert history.last_event_id == backplane.read(name, None).last_event_id
+        assert len(history.updates) <= 4
+        if published[project]:
+            numbers = [parse_event_id(event_id) or (0, 0) for event_id in published[project][-2:]]
+            assert numbers == sorted(set(numbers))
+    assert told[True] > 300
+    assert told[False] > 300
+
+
+def test_silent_projects_give_their_memory_back(wall: Wall) -> None:
+    backplane = MemoryBackplane(wall=wall, max_age=60.0)
+    last = backplane.publish("silent", "stats_update", {}).event_id
+    wall.seconds += 61
+    backplane.publish(P, "stats_update", {})
+    assert not backplane.read("silent", "999999-0").complete
+    assert backplane.read("silent", None).last_event_id == last
+
+
+@pytest.mark.parametrize("bound", [{"entries": 0}, {"max_projects": 0}])
+def test_bounds_must_leave_room_for_something(bound: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be positive"):
+        MemoryBackplane(entries=bound.get("entries", 1), max_projects=bound.get("max_projects", 1))
+    with pytest.raises(ValueError, match="must be positive"):
+        MemoryBackplane(max_age=0)
