@@ -1,0 +1,492 @@
+"""HTTP on the wire, seen through application requests, which say nothing of their own."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from automoderate.protocol import (
+    AppBody,
+    AppRequest,
+    AppRequestAborted,
+    AppRequestEnd,
+    EngineServer,
+)
+
+Net = Any
+PLAIN = [("Content-Type", "text/plain")]
+
+
+def serve(net: Net, *, status: int = 200, headers: Any = (), body: bytes = b"hello") -> None:
+    """Answer every application request as soon as it is complete."""
+
+    def react(event: Any) -> None:
+        if isinstance(event, AppRequestEnd):
+            net.server.respond(event.connection, status, "Fine", [*PLAIN, *headers], net.now)
+            net.server.respond_body(event.connection, body, net.now)
+            net.server.respond_end(event.connection, net.now)
+
+    net.react = react
+
+
+def kinds(net: Net) -> list[type[Any]]:
+    return [type(event) for event in net.events]
+
+
+def test_a_request_goes_to_the_application_and_its_answer_back(engine: Net) -> None:
+    serve(engine)
+    line = engine.connect()
+    reply = line.get("/a%20b/?q=1&q=2&empty=", ("X-Two", "1"), ("X-Two", "2"))
+    assert (reply.status, reply.text, reply.headers["content-type"]) == (200, "hello", "text/plain")
+    request = engine.taken(AppRequest)[0].request
+    assert (request.method, request.target) == ("GET", "/a%20b/?q=1&q=2&empty=")
+    assert (request.path, request.query_string) == ("/a b/", "q=1&q=2&empty=")
+    assert request.query == {"q": "1", "empty": ""}
+    assert request.header("x-two") == "1, 2"
+    assert request.header("x-three") is None
+    assert (request.http_version, request.client_address, request.scheme, request.host) == (
+        "1.1", "192.0.2.1", "http", "server.test",
+    )  # fmt: skip
+
+
+def test_cookies_in_several_headers_are_one_list_of_cookies(engine: Net) -> None:
+    engine.connect().request("GET", "/", headers=(("Cookie", "theme=dark"), ("Cookie", "session=a")))
+    assert engine.taken(AppRequest)[0].request.header("cookie") == "theme=dark; session=a"
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("http://server.test/x?y=1", "/x", "y=1"),
+        ("http://server.test", "/", ""),
+        ("*", "*", ""),
+        ("http://[", "http://[", ""),
+    ],
+)
+def test_unusual_targets_are_understood(engine: Net, target: str, path: str, query: str) -> None:
+    serve(engine)
+    engine.connect().get(target)
+    request = engine.taken(AppRequest)[0].request
+    assert (request.path, request.query_string) == (path, query)
+
+
+def test_the_connection_serves_several_requests(engine: Net) -> None:
+    serve(engine)
+    line = engine.connect()
+    assert [line.get("/").text, line.post("/", "x").text, line.get("/").text] == ["hello"] * 3
+    assert not line.ended
+
+
+def test_pipelined_requests_are_answered_in_order(engine: Net) -> None:
+    line = engine.connect()
+    line.send(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert kinds(engine) == [AppRequest, AppRequestEnd]
+    engine.server.respond(line.connection, 200, "OK", [("Content-Length", "0")], engine.now)
+    engine.server.respond_end(line.connection, engine.now)
+    engine.settle()
+    assert [event.request.path for event in engine.taken(AppRequest)] == ["/1", "/2"]
+
+
+def test_pipelining_is_bounded(engine: Net) -> None:
+    line = engine.connect()
+    line.send(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\n")
+    request = b"GET /2 HTTP/1.1\r\nHost: x\r\n\r\n"
+    for _ in range(70 * 1024 // len(request)):
+        engine.server.receive_data(line.connection, request, engine.now)
+    engine.settle()
+    assert line.ended == "aborted"
+    assert kinds(engine)[-1] is AppRequestAborted
+
+
+def test_a_body_is_streamed_to_the_application(engine: Net) -> None:
+    serve(engine)
+    engine.connect().post("/", b"a" * 30_000)
+    assert b"".join(event.data for event in engine.taken(AppBody)) == b"a" * 30_000
+    assert kinds(engine)[-1] is AppRequestEnd
+
+
+def test_a_chunked_body_is_streamed_too(engine: Net) -> None:
+    serve(engine)
+    line = engine.connect()
+    line.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+    assert line.answered().status == 200
+    assert b"".join(event.data for event in engine.taken(AppBody)) == b"abcde"
+
+
+def test_a_client_that_asks_is_told_to_go_on(engine: Net) -> None:
+    serve(engine)
+    line = engine.connect()
+    line.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+    assert bytes(line.unread).startswith(b"HTTP/1.1 100 ")
+    line.send(b"ab")
+    assert line.answered().status == 200
+
+
+def test_head_is_answered_without_a_body(engine: Net) -> None:
+    serve(engine, headers=[("Content-Length", "5")])
+    line = engine.connect()
+    line.request("HEAD", "/")
+    assert bytes(line.unread).endswith(b"\r\n\r\n")
+    assert b"ontent-Length: 5" in line.unread
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_answers_that_have_no_body_get_none(engine: Net, status: int) -> None:
+    serve(engine, status=status)
+    line = engine.connect()
+    assert line.get("/").body == b""
+    assert line.get("/").status == status
+
+
+def test_an_answer_of_unknown_length_is_chunked(engine: Net) -> None:
+    line = engine.connect()
+    line.request("GET", "/")
+    engine.server.respond(line.connection, 200, "OK", [], engine.now)
+    engine.settle()
+    assert b"ransfer-Encoding: chunked" in line.unread
+    for piece in (b"one", b"", b"two"):
+        engine.server.respond_body(line.connection, piece, engine.now)
+        engine.settle()
+    assert line.reply() is None
+    engine.server.respond_end(line.connection, engine.now)
+    engine.settle()
+    assert line.answered().body == b"onetwo"
+
+
+def test_http_1_0_is_answered_and_closed(engine: Net) -> None:
+    serve(engine)
+    line = engine.connect()
+    line.send(b"GET / HTTP/1.0\r\n\r\n")
+    assert line.ended == "closed"
+    assert line.answered().text == "hello"
+
+
+def test_connection_close_closes(engine: Net) -> None:
+    serve(engine)
+    line = engine.connect()
+    assert line.get("/", ("Connection", "close")).status == 200
+    assert line.ended == "closed"
+
+
+def test_headers_of_the_connection_are_not_the_applications(engine: Net) -> None:
+    serve(engine, headers=[("Connection", "close"), ("Transfer-Encoding", "gzip"), ("Upgrade", "h2c")])
+    line = engine.connect()
+    reply = line.get("/")
+    assert "upgrade" not in reply.headers
+    assert reply.headers["transfer-encoding"] == "chunked"
+    assert not line.ended
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (200, [("Bad\nName", "x")]),
+        (200, [("X", "é\u20ac")]),
+        (99, []),
+        (200, [("X", "a\nb")]),
+        (200, [("Content-Length", "1"), ("Content-Length", "2")]),
+    ],
+)
+def test_an_answer_that_is_no_http_becomes_an_error_answer(
+    engine: Net, status: int, headers: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    serve(engine, status=status, headers=headers)
+    line = engine.connect()
+    assert line.get("/").status == 500
+    assert "no valid HTTP" in caplog.text
+    assert not line.ended
+
+
+def test_an_applications_headers_are_latin_1(engine: Net) -> None:
+    serve(engine, headers=[("X-Place", "caf\xe9")])
+    line = engine.connect()
+    line.request("GET", "/")
+    assert b"\r\nX-Place: caf\xe9\r\n" in line.unread
+    assert line.answered().status == 200
+
+
+@pytest.mark.parametrize("length", ["3", "9"])
+def test_an_answer_of_another_length_than_it_says_is_cut(
+    engine: Net, length: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    serve(engine, headers=[("Content-Length", length)])
+    line = engine.connect()
+    line.request("GET", "/")
+    assert line.ended == "aborted"
+    assert "does not fit" in caplog.text
+
+
+def test_answers_nobody_waits_for_are_ignored(engine: Net) -> None:
+    line = engine.connect()
+    for _ in range(2):
+        engine.server.respond(line.connection, 200, "OK", [], engine.now)
+        engine.server.respond_body(line.connection, b"x", engine.now)
+        engine.server.respond_end(line.connection, engine.now)
+        engine.settle()
+        assert line.received == b""
+        line.lose()
+
+
+def test_an_answer_is_started_once(engine: Net) -> None:
+    line = engine.connect()
+    line.request("GET", "/")
+    engine.server.respond(line.connection, 200, "OK", [("Content-Length", "0")], engine.now)
+    engine.server.respond(line.connection, 500, "Oops", [], engine.now)
+    engine.server.respond_end(line.connection, engine.now)
+    engine.settle()
+    assert line.answered().status == 200
+
+
+def test_an_early_answer_ends_the_connection_after_the_rest_of_the_body(engine: Net) -> None:
+    line = engine.connect()
+    line.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
+    engine.server.respond(line.connection, 403, "No", [("Content-Length", "0")], engine.now)
+    engine.server.respond_end(line.connection, engine.now)
+    engine.settle()
+    assert line.answered().headers["connection"] == "close"
+    line.send(b"defghij")
+    assert not line.ended
+    line.eof()
+    assert line.ended == "closed"
+    assert AppRequestAborted not in kinds(engine)
+
+
+# What peers do wrong ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nBad Header: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", 431),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\r\n\r\n", 400),
+    ],
+)
+def test_broken_requests_are_answered_and_the_connection_ends(engine: Net, data: bytes, status: int) -> None:
+    line = engine.connect()
+    line.send(data + b"trailing")
+    reply = line.answered()
+    assert reply.status == status
+    line.eof()
+    assert line.ended == "closed"
+
+
+def test_a_request_of_two_lengths_is_refused_with_all_that_follows(engine: Net) -> None:
+    serve(engine)
+    line = engine.connect()
+    line.send(
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+    )
+    reply = line.answered()
+    assert (reply.status, reply.headers["connection"]) == (400, "close")
+    line.eof()
+    assert line.ended == "closed"
+    assert engine.taken(AppRequest) == []
+
+
+def test_a_broken_body_aborts_the_request(engine: Net) -> None:
+    line = engine.connect()
+    line.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+    assert kinds(engine) == [AppRequest, AppRequestAborted]
+
+
+def test_a_body_that_breaks_under_the_answer_cuts_it(engine: Net) -> None:
+    line = engine.connect()
+    line.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    engine.server.respond(line.connection, 200, "OK", [], engine.now)
+    line.send(b"zz\r\n")
+    assert line.ended == "aborted"
+
+
+def test_a_body_announced_too_large_is_refused(make: Any) -> None:
+    net = make(EngineServer, max_request_body=100)
+    line = net.connect()
+    line.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 101\r\nExpect: 100-continue\r\n\r\n")
+    assert line.answered().status == 413
+    assert net.events == []
+    line.send(b"x" * 101)
+    assert not line.ended
+    net.wait(5)
+    assert line.ended == "closed"
+
+
+def test_a_body_that_becomes_too_large_is_refused(make: Any) -> None:
+    net = make(EngineServer, max_request_body=100)
+    line = net.connect()
+    line.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    line.send(b"40\r\n" + b"x" * 64 + b"\r\n40\r\n" + b"x" * 64 + b"\r\n0\r\n\r\n")
+    assert line.answered().status == 413
+    assert sum(len(event.data) for event in net.taken(AppBody)) <= 100
+    assert kinds(net)[-1] is AppRequestAborted
+
+
+def test_a_small_unwanted_body_does_not_cost_the_connection(engine: Net) -> None:
+    line = engine.connect()
+    reply = line.post("/engine.io/?EIO=4&transport=polling", "")
+    assert reply.status == 400
+    assert not line.ended
+
+
+# Time ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_silent_connection_is_closed(engine: Net) -> None:
+    line = engine.connect()
+    engine.wait(19)
+    assert not line.ended
+    engine.wait(1)
+    assert line.ended == "closed"
+    assert line.received == b""
+
+
+def test_a_slow_request_head_is_answered_with_408(engine: Net) -> None:
+    line = engine.connect()
+    for _ in range(30):
+        engine.server.receive_data(line.connection, b"G", engine.now)
+        engine.wait(0.9)
+    assert line.answered().status == 408
+
+
+def test_a_slow_upload_is_answered_with_408(engine: Net) -> None:
+    line = engine.connect()
+    line.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+    for _ in range(30):
+        engine.server.receive_data(line.connection, b"x", engine.now)
+        engine.wait(0.9)
+    assert line.answered().status == 408
+    assert engine.taken(AppRequestAborted)
+
+
+def test_a_steady_upload_may_take_its_time(engine: Net) -> None:
+    serve(engine)
+    line = engine.connect()
+    line.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 204800\r\n\r\n")
+    for _ in range(100):
+        engine.server.receive_data(line.connection, b"x" * 2048, engine.now)
+        engine.settle()
+        engine.wait(1)
+    assert line.answered().status == 200
+
+
+def test_an_application_may_take_its_time(engine: Net) -> None:
+    line = engine.connect()
+    line.request("GET", "/")
+    engine.wait(1000)
+    assert not line.ended
+
+
+def test_an_idle_connection_is_closed_after_a_while(engine: Net) -> None:
+    serve(engine)
+    line = engine.connect()
+    line.get("/")
+    engine.wait(74)
+    assert line.get("/").status == 200
+    engine.wait(74)
+    assert not line.ended
+    engine.wait(1)
+    assert line.ended == "closed"
+
+
+# Ends ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_application_hears_of_a_lost_connection(engine: Net) -> None:
+    line = engine.connect()
+    line.request("GET", "/")
+    line.lose()
+    line.lose()
+    assert kinds(engine) == [AppRequest, AppRequestEnd, AppRequestAborted]
+
+
+def test_a_client_that_closes_between_requests_is_let_go(engine: Net) -> None:
+    line = engine.connect()
+    line.eof()
+    assert line.ended == "closed"
+
+
+def test_a_client_that_closes_in_a_request_head_is_let_go(engine: Net) -> None:
+    line = engine.connect()
+    line.send(b"GET / HTTP/1.1\r\n")
+    line.eof()
+    assert line.ended == "closed"
+
+
+def test_a_client_that_closes_in_its_body_aborts_the_request(engine: Net) -> None:
+    line = engine.connect()
+    line.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
+    line.eof()
+    assert kinds(engine)[-1] is AppRequestAborted
+    assert line.ended == "closed"
+
+
+def test_a_client_that_half_closes_is_still_answered(engine: Net) -> None:
+    line = engine.connect()
+    line.request("GET", "/")
+    line.eof()
+    assert not line.ended
+    serve(engine)
+    for event in list(engine.events):
+        engine.react(event)
+    engine.settle()
+    assert line.answered().text == "hello"
+    assert line.ended == "closed"
+
+
+def test_what_comes_after_the_end_is_ignored(engine: Net) -> None:
+    line = engine.connect()
+    line.send(b"nonsense\r\n\r\n")
+    line.send(b"more")
+    line.lose()
+    line.send(b"more")
+    engine.wait(100)
+    assert engine.server.next_deadline() is None
+    assert line.writes == 1
+
+
+# Behind a proxy -----------------------------------------------------------------------------------------------
+
+
+def test_a_trusted_proxys_word_is_taken(make: Any) -> None:
+    net = make(EngineServer, trusted_proxies=(ip_network("10.0.0.0/8"),))
+    names = ("X-Forwarded-For", "X-Forwarded-For", "X-Forwarded-Proto")
+    headers = tuple(zip(names, ("6.6.6.6", "1.1.1.1", "https"), strict=True))
+    net.connect("10.0.0.1").request("GET", "/", headers=headers)
+    request = net.taken(AppRequest)[0].request
+    assert (request.client_address, request.scheme) == ("1.1.1.1", "https")
+    assert request.peer.address == "10.0.0.1"
+
+
+# Draining -----------------------------------------------------------------------------------------------------
+
+
+def test_draining_waits_for_answers_but_not_for_idle_connections(engine: Net) -> None:
+    idle, busy = engine.connect(), engine.connect()
+    busy.request("GET", "/")
+    assert not engine.server.drained()
+    engine.server.drain(engine.now)
+    engine.settle()
+    assert not idle.ended
+    assert not engine.server.drained()
+    engine.server.respond(busy.connection, 200, "OK", [("Content-Length", "0")], engine.now)
+    engine.server.respond_end(busy.connection, engine.now)
+    engine.settle()
+    assert busy.answered().headers["connection"] == "close"
+    assert busy.ended == "closed"
+    assert engine.server.drained()
+
+
+def test_the_application_is_still_served_while_draining(engine: Net) -> None:
+    engine.server.drain(engine.now)
+    serve(engine)
+    line = engine.connect()
+    assert line.get("/readyz").status == 200
+    assert line.ended == "closed"

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from automoderate.protocol.payload import InvalidPacket, Kind, decode, encode, join, size_of, split
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x1e"))
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_a_packet_is_its_type_and_its_text(kind: Kind) -> None:
+    assert encode(kind, "x") == f"{int(kind)}x"
+    assert decode(encode(kind, "x")) == (kind, "x")
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', "true", "0", "", "[1", "é"])
+def test_text_comes_out_as_it_was_sent(text: str) -> None:
+    assert decode(f"4{text}") == (Kind.MESSAGE, text)
+
+
+@pytest.mark.parametrize("raw", ["", "7", "9x", "abc", "b!", "bAQ", "bé", "٤x", "²"])
+def test_other_text_is_no_packet(raw: str) -> None:
+    with pytest.raises(InvalidPacket):
+        decode(raw)
+
+
+def test_binary_comes_raw_or_as_base64() -> None:
+    assert decode(b"\x01\x02") == (Kind.MESSAGE, b"\x01\x02")
+    assert decode("bAQI=") == (Kind.MESSAGE, b"\x01\x02")
+
+
+def test_a_payload_that_is_no_utf8_is_refused() -> None:
+    with pytest.raises(InvalidPacket):
+        split(b"4\xff")
+
+
+@settings(print_blob=True, derandomize=True)
+@given(st.lists(st.one_of(TEXT.map(lambda text: f"4{text}"), st.binary()), min_size=1, max_size=40))
+def test_payloads_survive_the_way_there_and_back(items: list[str | bytes]) -> None:
+    body = join(items)
+    assert len(body) == sum(size_of(item) for item in items) + len(items) - 1
+    decoded = [decode(raw)[1] for raw in split(body)]
+    assert decoded == [item if isinstance(item, bytes) else item[1:] for item in items]
