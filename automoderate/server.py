@@ -1,0 +1,425 @@
+"""The server, still sans-IO: the protocol's events become the hub's inputs, the hub's effects become packets and jobs.
+
+An adapter drives it through the methods of :class:`automoderate.protocol.outputs.Driver`; everything it wants done it
+queues, in order, for ``outputs()``. Drain order after every call that takes ``now``: first ``outputs()``, then
+``next_deadline()`` for the one timer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from attrs import define, field
+
+from automoderate.core import hub
+from automoderate.core.hub import Access, History, Limits, Update
+from automoderate.protocol import events, outputs
+from automoderate.protocol.config import Config
+from automoderate.protocol.engineio import Session
+from automoderate.protocol.events import CloseReason, Request
+from automoderate.protocol.http import Connection
+from automoderate.protocol.outputs import Driver, Output, Peer, Transport
+from automoderate.protocol.socketio import Client, ClientState, SocketServer
+
+__all__ = ["Backplane", "Directory", "Driver", "NotRunning", "Server"]
+
+logger = logging.getLogger("automoderate.server")
+
+NAMESPACE = "/"
+
+T = TypeVar("T")
+
+
+class NotRunning(RuntimeError):
+    """The server is not running, not yet or no longer: nothing was published."""
+
+
+class Directory(Protocol):
+    """Who is who and who may see what. Blocking: each call but ``session_cookie`` runs in a worker thread.
+
+    An exception means that the question could not be answered; the client is told ``server_error``.
+    """
+
+    def identify(self, cookie: str | None) -> str | None:
+        """The active user a ``Cookie`` header belongs to, or None; logs why somebody counts as anonymous."""
+
+    def session_cookie(self, cookie: str | None) -> str | None:
+        """The session cookie's value within a ``Cookie`` header. Pure and fast: called for every request."""
+
+    def session_user(self, cookie: str | None) -> str | None:
+        """The user id a signed cookie names, whether or not that user may still log in."""
+
+    def check_access(self, user_id: str, project_id: str) -> Access:
+        """Whether the user may be in the project's room."""
+
+    def recheck(self, user_id: str, project_ids: Sequence[str]) -> frozenset[str] | None:
+        """The projects still allowed; None where the user is unknown or inactive."""
+
+
+class Backplane(Protocol):
+    """Numbers updates, remembers the recent ones and hands each to ``listener``. Called on the loop's thread."""
+
+    listener: Callable[[Update], None] | None
+
+    def publish(self, project_id: str, event: str, data: Mapping[str, Any]) -> Update:
+        """Number and keep one event and call the listener with it before returning."""
+
+    def read(self, project_id: str, after: str | None) -> History:
+        """What was published after the event id ``after``; without one, only the present position."""
+
+
+@define(eq=False)
+class _Room:
+    """Where a room's broadcasts go: straight to WebSockets, and through the session for everybody else."""
+
+    direct: dict[str, Connection] = field(factory=dict)
+    queued: dict[str, Client] = field(factory=dict)
+
+
+class Server:
+    """Driver of AutoModerate's Socket.IO endpoint."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        backplane: Backplane,
+        *,
+        new_id: Callable[[], str],
+        random: Callable[[], float],
+        protocol: Config | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        """``new_id`` makes unguessable session ids; ``random`` returns floats in [0, 1)."""
+        self._directory = directory
+        self._backplane = backplane
+        self._hub = hub.Hub(limits, random=random)
+        self._wire = SocketServer(protocol or Config(), new_id=new_id, credential=self._credential)
+        self._clients: dict[str, Client] = {}
+        self._sids: dict[Session, str] = {}
+        self._rooms: dict[str, _Room] = {}
+        self._rooms_of: dict[str, set[str]] = {}
+        self._jobs: dict[int, Callable[[Any, float], None]] = {}
+        self._last_job = 0
+        self._outputs: list[Output] = []
+        self._effects: deque[hub.Effect] = deque()
+        self._performing = False
+        self._counters: Counter[str] = Counter()
+        self._now = 0.0
+        self.draining = False
+        backplane.listener = self._deliver
+
+    # What an adapter calls
+
+    def connect(self, transport: Transport, peer: Peer, now: float) -> Connection:
+        return self._wire.connect(transport, peer, now)
+
+    def receive_data(self, connection: Connection, data: bytes, now: float) -> None:
+        self._wire.receive_data(connection, data, now)
+        self._pump(now)
+
+    def receive_eof(self, connection: Connection, now: float) -> None:
+        self._wire.receive_eof(connection, now)
+        self._pump(now)
+
+    def connection_lost(self, connection: Connection, now: float) -> None:
+        self._wire.connection_lost(connection, now)
+        self._pump(now)
+
+    def respond(
+        self, connection: Connection, status: int, reason: str, headers: Sequence[tuple[str, str]], now: float
+    ) -> None:
+        self._wire.respond(connection, status, reason, headers, now)
+        self._pump(now)
+
+    def respond_body(self, connection: Connection, data: bytes, now: float) -> None:
+        self._wire.respond_body(connection, data, now)
+        self._pump(now)
+
+    def respond_end(self, connection: Connection, now: float) -> None:
+        self._wire.respond_end(connection, now)
+        self._pump(now)
+
+    def job_done(self, ticket: int, result: object | BaseException, now: float) -> None:
+        self._jobs.pop(ticket)(result, now)
+        self._pump(now)
+
+    def tick(self, now: float) -> None:
+        self._wire.tick(now)
+        self._pump(now)
+        self._perform(self._hub.handle(hub.Tick(), now), now)
+        self._pump(now)
+
+    def next_deadline(self) -> float | None:
+        deadlines = [when for when in (self._wire.next_deadline(), self._hub.next_deadline()) if when is not None]
+        return min(deadlines, default=None)
+
+    def outputs(self) -> list[Output]:
+        self._drain_wire()
+        drained, self._outputs = self._outputs, []
+        return drained
+
+    def drain(self, now: float) -> None:
+        self.draining = True
+        self._wire.drain(now)
+        self._pump(now)
+
+    def drained(self) -> bool:
+        return self._wire.drained()
+
+    # What the application calls
+
+    @staticmethod
+    def validate(event: str, data: Mapping[str, Any]) -> None:
+        """Raise ValueError or TypeError for data that cannot be sent. From any thread, so that the loop need not."""
+        SocketServer.encode(event, (data,), NAMESPACE)
+
+    # ... on the loop's thread
+
+    def publish(self, project_id: str, event: str, data: Mapping[str, Any], now: float) -> str:
+        """Publish one event, whose data was validated, to a project's room; returns its ``event_id``.
+
+        :raises NotRunning: while the server is draining; nothing was published.
+        """
+        if self.draining:
+            raise NotRunning("the server is shutting down")
+        self._now = now
+        update = self._backplane.publish(project_id, event, data)
+        self._pump(now)
+        return update.event_id
+
+    def access_changed(self, now: float, *, user_id: str | None = None, project_id: str | None = None) -> None:
+        """Look again, at once, at what the user, or everyone in the project, may see."""
+        self._perform(self._hub.handle(hub.AccessChanged(user_id, project_id), now), now)
+        self._pump(now)
+
+    def logged_out(self, user_id: str, now: float) -> None:
+        """End the user's sessions; one whose cookie is still good comes back as a new session."""
+        self._perform(self._hub.handle(hub.LoggedOut(user_id), now), now)
+        self._pump(now)
+
+    def stats(self) -> dict[str, int]:
+        """Gauges (sessions, users, rooms, memberships, jobs) and counters (names that end in ``_total``)."""
+        counts = self._hub.counts()
+        gauges = {name: counts[name] for name in ("sessions", "users", "rooms", "memberships")}
+        return {**gauges, "jobs": len(self._jobs), **self._counters}
+
+    # Protocol events to hub inputs
+
+    def _credential(self, request: Request) -> str | None:
+        return self._directory.session_cookie(request.header("cookie"))
+
+    def _pump(self, now: float) -> None:
+        while (event := self._wire.next_event()) is not None:
+            _EVENTS[type(event)](self, event, now)
+
+    def _on_connecting(self, event: events.ClientConnecting, now: float) -> None:
+        client = event.client
+        if client.namespace != NAMESPACE:
+            self._wire.refuse(client, "Invalid namespace", None, now)
+            return
+        if client.state is ClientState.GONE:
+            return  # it left again in the same breath: nobody is looked up for that, however often it does
+        self._wire.accept(client, now)
+        self._clients[client.sid] = client
+        self._sids[client.session] = client.sid
+        self._counters["connections_total"] += 1
+        request = client.session.request
+        connected = hub.Connected(client.sid, request.header("cookie"), request.client_address)
+        self._perform(self._hub.handle(connected, now), now)
+
+    def _on_event(self, event: events.EventReceived, now: float) -> None:
+        received = hub.Received(event.client.sid, event.event, event.args, event.ack_id)
+        self._perform(self._hub.handle(received, now), now)
+
+    def _on_disconnected(self, event: events.ClientDisconnected, now: float) -> None:
+        # Performed while the client is still known: its Leave effects are what empties the rooms.
+        self._perform(self._hub.handle(hub.Closed(event.client.sid), now), now)
+        self._clients.pop(event.client.sid, None)
+        self._sids.pop(event.client.session, None)
+
+    def _on_upgraded(self, event: events.SessionUpgraded, now: float) -> None:
+        sid = self._sids.get(event.session)
+        if sid is not None:
+            self._place(sid)
+
+    def _on_credential_changed(self, event: events.CredentialChanged, now: float) -> None:
+        """Browsers renew the cookie in mid-session: what counts is whether it still names the same user."""
+        owner, other = event.session.request.header("cookie"), event.request.header("cookie")
+        # A cookie that was good when the session began may have expired since: read now, it would name nobody, as
+        # does no cookie at all, and anybody who knows the sid would be the owner.
+        user_id = self._hub.user_of(self._sids.get(event.session, ""))
+
+        def same_user() -> bool:
+            owner_id = self._directory.session_user(owner) if user_id is None else user_id
+            return owner_id == self._directory.session_user(other)
+
+        def settle(result: object, now: float) -> None:
+            self._wire.settle(event.connection, result is True, now)
+
+        self._start_job(same_user, settle)
+
+    def _ignore(self, event: object, now: float) -> None:
+        """Opened and closed Engine.IO sessions mean nothing until a client connects."""
+
+    def _on_app_request(self, event: events.AppRequest, now: float) -> None:
+        self._queue(outputs.RequestStarted(event.connection, event.request))
+
+    def _on_app_body(self, event: events.AppBody, now: float) -> None:
+        self._queue(outputs.RequestBody(event.connection, event.data))
+
+    def _on_app_end(self, event: events.AppRequestEnd, now: float) -> None:
+        self._queue(outputs.RequestFinished(event.connection))
+
+    def _on_app_aborted(self, event: events.AppRequestAborted, now: float) -> None:
+        self._queue(outputs.RequestAborted(event.connection))
+
+    # Hub effects to packets, jobs and broadcasts
+
+    def _perform(self, effects: Iterable[hub.Effect], now: float) -> None:
+        """Perform effects in the order the hub gave them, also those that performing one of them brings about."""
+        self._effects.extend(effects)
+        if self._performing:
+            return
+        self._performing = True
+        try:
+            while self._effects:
+                effect = self._effects.popleft()
+                _EFFECTS[type(effect)](self, effect, now)
+        finally:
+            self._performing = False
+
+    def _identify(self, effect: hub.Identify, now: float) -> None:
+        call = partial(self._directory.identify, effect.credential)
+        self._ask(call, effect.ticket, lambda user_id: hub.Identified(effect.ticket, user_id))
+
+    def _check_access(self, effect: hub.CheckAccess, now: float) -> None:
+        call = partial(self._directory.check_access, effect.user_id, effect.project_id)
+        self._ask(call, effect.ticket, lambda access: hub.AccessChecked(effect.ticket, access))
+
+    def _recheck(self, effect: hub.Recheck, now: float) -> None:
+        call = partial(self._directory.recheck, effect.user_id, effect.project_ids)
+        self._ask(call, effect.ticket, lambda allowed: hub.Rechecked(effect.ticket, allowed))
+
+    def _read_history(self, effect: hub.ReadHistory, now: float) -> None:
+        history = self._backplane.read(effect.project_id, effect.after)
+        self._perform(self._hub.handle(hub.HistoryRead(effect.ticket, history), now), now)
+
+    def _emit(self, effect: hub.Emit, now: float) -> None:
+        if effect.event == "error":
+            self._counters[f"errors_{effect.data['code']}_total"] += 1
+        self._wire.emit(self._clients[effect.sid], effect.event, effect.data, now=now)
+
+    def _acknowledge(self, effect: hub.Acknowledge, now: float) -> None:
+        self._wire.acknowledge(self._clients[effect.sid], effect.ack, (effect.data,), now)
+
+    def _enter(self, effect: hub.Enter, now: float) -> None:
+        self._rooms.setdefault(effect.room, _Room())
+        self._rooms_of.setdefault(effect.sid, set()).add(effect.room)
+        self._place(effect.sid)
+
+    def _place(self, sid: str) -> None:
+        """Put a client where its transport belongs, in every room it is in."""
+        client = self._clients[sid]
+        connection = self._wire.wire_connection(client.session)
+        for name in self._rooms_of.get(sid, ()):
+            room = self._rooms[name]
+            if connection is None:
+                room.queued[sid] = client
+            else:
+                room.queued.pop(sid, None)
+                room.direct[sid] = connection
+
+    def _leave(self, effect: hub.Leave, now: float) -> None:
+        room = self._rooms[effect.room]
+        room.direct.pop(effect.sid, None)
+        room.queued.pop(effect.sid, None)
+        if not room.direct and not room.queued:
+            del self._rooms[effect.room]
+        rooms = self._rooms_of[effect.sid]
+        rooms.remove(effect.room)
+        if not rooms:
+            del self._rooms_of[effect.sid]
+
+    def _broadcast(self, effect: hub.Broadcast, now: float) -> None:
+        """Encode once; the same bytes go to every WebSocket, the same packet to everybody else."""
+        room = self._rooms[effect.room]
+        encoded = self._wire.encode(effect.event, (effect.data,), NAMESPACE)
+        if room.direct:
+            # A copy: whoever enters or leaves before the adapter gets to it must not change who this goes to.
+            self._queue(outputs.Fanout(list(room.direct.values()), encoded.frame))
+        for client in list(room.queued.values()):
+            self._wire.send_encoded(client, encoded, now)
+        self._counters["deliveries_total"] += len(room.direct) + len(room.queued)
+
+    def _end(self, effect: hub.End, now: float) -> None:
+        client = self._clients.pop(effect.sid)
+        if effect.ending is hub.Ending.DISCONNECT:
+            self._wire.disconnect(client, now)
+        else:
+            self._wire.close(client.session, CloseReason.SERVER_CLOSE, now)
+
+    def _deliver(self, update: Update) -> None:
+        self._counters["updates_total"] += 1
+        self._perform(self._hub.handle(hub.Published(update), self._now), self._now)
+
+    # Jobs and outputs
+
+    def _ask(self, call: Callable[[], T], ticket: int, answer: Callable[[T], hub.Input]) -> None:
+        """Run a blocking question in a worker thread; its answer, or its failure, goes to the hub."""
+
+        def done(result: T | BaseException, now: float) -> None:
+            if isinstance(result, BaseException):
+                logger.error("a question to the directory failed", exc_info=result)
+                self._counters["job_failures_total"] += 1
+                item: hub.Input = hub.Failed(ticket)
+            else:
+                item = answer(result)
+            self._perform(self._hub.handle(item, now), now)
+
+        self._start_job(call, done)
+
+    def _start_job(self, call: Callable[[], object], done: Callable[[Any, float], None]) -> None:
+        self._last_job += 1
+        self._jobs[self._last_job] = done
+        self._queue(outputs.Job(self._last_job, call))
+
+    def _drain_wire(self) -> None:
+        self._outputs.extend(self._wire.outputs())
+
+    def _queue(self, output: Output) -> None:
+        """Queue an output behind everything the protocol has queued so far: order is what a session sees."""
+        self._drain_wire()
+        self._outputs.append(output)
+
+
+_EVENTS: Mapping[type[Any], Callable[[Server, Any, float], None]] = {
+    events.SessionOpened: Server._ignore,
+    events.SessionUpgraded: Server._on_upgraded,
+    events.SessionClosed: Server._ignore,
+    events.CredentialChanged: Server._on_credential_changed,
+    events.ClientConnecting: Server._on_connecting,
+    events.EventReceived: Server._on_event,
+    events.AckReceived: Server._ignore,
+    events.ClientDisconnected: Server._on_disconnected,
+    events.AppRequest: Server._on_app_request,
+    events.AppBody: Server._on_app_body,
+    events.AppRequestEnd: Server._on_app_end,
+    events.AppRequestAborted: Server._on_app_aborted,
+}
+
+_EFFECTS: Mapping[type[Any], Callable[[Server, Any, float], None]] = {
+    hub.Identify: Server._identify,
+    hub.CheckAccess: Server._check_access,
+    hub.Recheck: Server._recheck,
+    hub.ReadHistory: Server._read_history,
+    hub.Emit: Server._emit,
+    hub.Acknowledge: Server._acknowledge,
+    hub.Enter: Server._enter,
+    hub.Leave: Server._leave,
+    hub.Broadcast: Server._broadcast,
+    hub.End: Server._end,
+}

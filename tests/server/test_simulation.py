@@ -1,0 +1,265 @@
+"""Two hundred clients, four projects and everything that can go wrong, in virtual time, from one seed.
+
+What must hold whatever happens: no update to somebody who may not see it, none twice, none out of order, none lost to
+a client that catches up or is told that it could not, and nothing left behind.
+
+``python -m pytest tests/server/test_simulation.py --first-seed 17 --seeds 1`` runs one seed again.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from attrs import define, field
+
+from automoderate.core.hub import Limits
+from automoderate.testing import Client, Faults, Received, Simulation, TransportName
+
+CLIENTS = 200
+PROJECTS = ("red", "green", "blue", "a 'quoted' ünï¢ode project")
+SECONDS = 40.0
+LIMITS = Limits(
+    max_connections_per_minute=100_000, max_events_per_minute=1_000, check_timeout=3.0, recheck_interval=10.0
+)
+FAULTS = Faults(max_delay=0.3, cut=0.3, max_job_time=0.8, job_failure=0.05)
+NOTICE = LIMITS.recheck_interval + 40.0
+"""Seconds after which somebody who lost access must have been told, failed re-checks included."""
+
+
+@define(eq=False)
+class Follower:
+    """A client that comes back whenever it is cut off, and says where it stopped."""
+
+    world: World
+    user_id: str | None
+    project_id: str
+    transport: TransportName
+    client: Client | None = None
+    wants: bool = True
+    """Whether it means to be in the room."""
+    in_room: bool = False
+    last_event_id: str | None = None
+    last_number: int | None = None
+    """The newest update it has; None: any may come next."""
+    got: int = 0
+
+    def start(self) -> None:
+        simulation = self.world.simulation
+        self.in_room = False
+        self.client = simulation.connect(self.user_id, transport=self.transport, run=False)
+        self.client.on_event = self.on_event
+
+    def join(self) -> None:
+        assert self.client is not None
+        payload: dict[str, Any] = {"project_id": self.project_id}
+        if self.last_event_id is not None:
+            payload["last_event_id"] = self.last_event_id
+        self.client.emit("join_project", payload)
+
+    def on_event(self, item: Received) -> None:
+        if item.event == "connected" and self.wants:
+            self.join()
+        elif item.event == "joined_project":
+            self.on_joined(item.data)
+        elif item.event == "left_project":
+            self.forget()
+        elif item.event == "error":
+            self.on_error(item.data)
+        elif item.event == "moderation_update":
+            self.on_update(item.data)
+
+    def on_joined(self, data: dict[str, Any]) -> None:
+        assert self.wants, "joined after it left"
+        if not data.get("recovered"):
+            self.last_number = None
+        self.last_event_id = data["last_event_id"]
+        self.in_room = True
+
+    def on_error(self, data: dict[str, Any]) -> None:
+        if data["code"] in ("access_denied", "project_not_found"):
+            self.forget()
+        elif data["code"] in ("timeout", "server_error") and self.wants and data.get("project_id"):
+            self.world.later(1.0, self.try_again)
+
+    def try_again(self) -> None:
+        if self.client is not None and self.client.connected and self.wants and not self.in_room:
+            self.join()
+
+    def forget(self) -> None:
+        """Out of the room for good: what comes next is no continuation."""
+        self.in_room = False
+        self.last_event_id = self.last_number = None
+
+    def on_update(self, data: dict[str, Any]) -> None:
+        assert data["project_id"] == self.project_id
+        number = data["n"]
+        assert self.wants, f"{self} received an update after it left"
+        assert self.last_event_id is not None or self.last_number is None
+        if self.last_number is not None:
+            assert number == self.last_number + 1, f"{self}: {number} came after {self.last_number}"
+        self.world.check_may_see(self, number)
+        self.last_number, self.last_event_id = number, data["event_id"]
+        self.got += 1
+
+    def leave(self) -> None:
+        if self.client is not None and self.client.connected:
+            self.wants = False
+            self.client.emit("leave_project", {"project_id": self.project_id})
+            self.forget()
+            # Whatever was on its way when it asked to leave may still arrive: a new session starts clean.
+            self.client.on_event = lambda item: None
+            self.client.cut()
+
+    def __str__(self) -> str:
+        return f"{self.user_id or 'nobody'} in {self.project_id} over {self.transport}"
+
+
+@define(eq=False)
+class World:
+    """The simulation, its followers, and the truth they are checked against."""
+
+    simulation: Simulation
+    chance: random.Random
+    followers: list[Follower] = field(factory=list)
+    published: dict[str, list[float]] = field(factory=lambda: {project_id: [] for project_id in PROJECTS})
+    """When each update of each project was published: update ``n`` is the n-th entry."""
+    lost_access: dict[tuple[str, str], float] = field(factory=dict)
+    """Since when a user may not see a project it once could."""
+    turbulent: bool = True
+    over: bool = False
+
+    def later(self, seconds: float, act: Any) -> None:
+        self.simulation.at(self.simulation.now + seconds, act)
+
+    def populate(self) -> None:
+        directory = self.simulation.directory
+        for number in range(40):
+            directory.add_user(f"u{number}", active=number % 13 != 12)
+        for number, project_id in enumerate(PROJECTS):
+            members = [f"u{n}" for n in range(40) if self.chance.random() < 0.5]
+            directory.add_project(project_id, owner=f"u{number}", members=members)
+        for number in range(CLIENTS):
+            user_id = None if number % 20 == 19 else f"u{self.chance.randrange(40)}"
+            transport: TransportName = ("websocket", "polling", "upgrade")[number % 3]
+            self.followers.append(Follower(self, user_id, self.chance.choice(PROJECTS), transport))
+
+    def may_see(self, user_id: str | None, project_id: str) -> bool:
+        directory = self.simulation.directory
+        return bool(directory.users.get(user_id or "")) and user_id in directory.projects[project_id]
+
+    def check_may_see(self, follower: Follower, number: int) -> None:
+        key = (follower.user_id or "", follower.project_id)
+        if not self.may_see(*key):
+            assert key in self.lost_access, f"{follower} was never allowed to see this"
+            published = self.published[follower.project_id][number]
+            assert published <= self.lost_access[key] + NOTICE, f"{follower} still sees updates"
+
+    # What happens
+
+    def begin(self) -> None:
+        for follower in self.followers:
+            self.later(self.chance.random() * 3.0, follower.start)
+        self.later(0.1, self.publish)
+        self.later(1.0, self.trouble)
+        self.later(0.5, self.revive)
+
+    def publish(self) -> None:
+        project_id = self.chance.choice(PROJECTS)
+        numbers = self.published[project_id]
+        data = {"project_id": project_id, "n": len(numbers)}
+        numbers.append(self.simulation.now)
+        self.simulation.publish(project_id, "moderation_update", data)
+        if self.turbulent:
+            self.later(self.chance.random() * 0.3, self.publish)
+
+    def revive(self) -> None:
+        """Clients whose session ended come back, as the reference client does."""
+        for follower in self.followers:
+            ended = follower.client is not None and follower.client.ended is not None
+            if ended and not self.over and (follower.wants or self.chance.random() < 0.2):
+                follower.wants = True
+                follower.start()
+        if not self.over:
+            self.later(0.5 + self.chance.random(), self.revive)
+
+    def trouble(self) -> None:
+        what = self.chance.choice((self.cut, self.cut, self.stall, self.leave, self.change_access, self.change_access))
+        what(self.chance.choice(self.followers))
+        if self.chance.random() < 0.02:
+            self.simulation.restart()
+        if self.turbulent:
+            self.later(self.chance.random() * 0.2, self.trouble)
+
+    def cut(self, follower: Follower) -> None:
+        if follower.client is not None:
+            follower.client.cut()
+
+    def stall(self, follower: Follower) -> None:
+        if follower.client is not None:
+            follower.client.stall()
+            self.later(self.chance.random() * 10.0, follower.client.resume)
+
+    def leave(self, follower: Follower) -> None:
+        follower.leave()
+
+    def change_access(self, follower: Follower) -> None:
+        if follower.user_id is None:
+            return
+        directory, key = self.simulation.directory, (follower.user_id, follower.project_id)
+        members = directory.projects[follower.project_id]
+        if follower.user_id in members:
+            members.discard(follower.user_id)
+            self.lost_access[key] = self.simulation.now
+        else:
+            members.add(follower.user_id)
+            self.lost_access.pop(key, None)
+        if self.chance.random() < 0.5:
+            self.simulation.access_changed(user_id=follower.user_id, project_id=follower.project_id)
+
+    def calm_down(self) -> None:
+        """No more trouble: everybody finds the way back in, or is told why not."""
+        self.turbulent = False
+        self.simulation.faults = Faults(max_delay=0.01)
+        for follower in self.followers:
+            if follower.client is not None:
+                follower.client.resume()
+        self.simulation.advance(2 * NOTICE)
+        for follower in self.followers:
+            follower.wants = True
+            if follower.client is not None and follower.client.connected and not follower.in_room:
+                follower.join()
+        self.simulation.advance(5.0)
+
+
+def test_the_contract_holds_whatever_happens(seed: int) -> None:
+    print(f"seed {seed}: python -m pytest tests/server/test_simulation.py --first-seed {seed} --seeds 1")
+    simulation = Simulation(seed=seed, faults=FAULTS, limits=LIMITS, history=50)
+    world = World(simulation, random.Random(seed + 1_000_000))
+    world.populate()
+    world.begin()
+    simulation.advance(SECONDS)
+    world.calm_down()
+    for project_id in PROJECTS:
+        for _ in range(3):
+            world.published[project_id].append(simulation.now)
+            number = len(world.published[project_id]) - 1
+            simulation.publish(project_id, "moderation_update", {"project_id": project_id, "n": number})
+    simulation.advance(30.0)
+
+    inside = [follower for follower in world.followers if world.may_see(follower.user_id, follower.project_id)]
+    assert len(inside) > CLIENTS // 8, "a run that lets hardly anybody in says nothing"
+    for follower in inside:
+        assert follower.last_number == len(world.published[follower.project_id]) - 1, f"{follower} missed the end"
+    assert sum(follower.got for follower in world.followers) > CLIENTS, "hardly anything was delivered"
+
+    world.over = True
+    for follower in world.followers:
+        follower.wants = False
+        if follower.client is not None:
+            follower.client.cut()
+    simulation.advance(120.0)
+    stats = simulation.server.stats()
+    assert {name: stats[name] for name in ("sessions", "users", "rooms", "memberships", "jobs")} == {
+        "sessions": 0, "users": 0, "rooms": 0, "memberships": 0, "jobs": 0,
+    }  # fmt: skip
