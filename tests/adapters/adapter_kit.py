@@ -1,0 +1,447 @@
+"""What the adapter tests share: the kinds of adapters, a server in a thread, a scripted driver, patient sockets.
+
+Run as a program it serves the scripted driver: ``python adapter_kit.py KIND DRAIN_TIMEOUT``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, Protocol, TypeVar, cast
+
+import uvloop
+from attrs import define, field
+
+from automoderate.adapters import Handle, load, names
+from automoderate.adapters import asyncio as asyncio_adapter
+from automoderate.protocol.config import Config
+from automoderate.protocol.engineio import Encoded, EngineServer, Session
+from automoderate.protocol.events import (
+    AppBody,
+    AppRequest,
+    AppRequestAborted,
+    AppRequestEnd,
+    EngineEvent,
+    MessageReceived,
+    SessionClosed,
+    SessionOpened,
+)
+from automoderate.protocol.http import Connection
+from automoderate.protocol.outputs import (
+    Abort,
+    Close,
+    Driver,
+    Fanout,
+    Job,
+    Output,
+    Peer,
+    RequestAborted,
+    RequestBody,
+    RequestFinished,
+    RequestStarted,
+    Transport,
+    Write,
+)
+
+T = TypeVar("T")
+
+PATIENCE = 20.0  # seconds after which something that should have happened never will
+
+
+def _run_asyncio(driver: Driver, **options: Any) -> None:
+    with asyncio.Runner() as runner:
+        runner.run(asyncio_adapter.serve(driver, **options))
+
+
+def _run_uvloop(driver: Driver, **options: Any) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio_adapter.serve(driver, **options))
+
+
+def _run_named(name: str, driver: Driver, **options: Any) -> None:
+    # Imported late: trio cannot be in a process that eventlet has patched.
+    load(name).run(driver, **options)
+
+
+# The whole suite runs for each of these: a new adapter is one line here.
+KINDS: dict[str, Callable[..., None]] = {
+    "asyncio": _run_asyncio,
+    "asyncio+uvloop": _run_uvloop,
+    "trio": partial(_run_named, "trio"),
+    "eventlet": partial(_run_named, "eventlet"),
+}
+
+
+class Start(Protocol):
+    """The ``start`` fixture."""
+
+    def __call__(self, driver: object, **options: object) -> Running: ...
+
+
+class Running:
+    """One server on a free loopback port, in a thread of its own."""
+
+    def __init__(self, kind: str, driver: object, options: dict[str, object]) -> None:
+        self.driver = driver
+        self.error: BaseException | None = None
+        self._ready: Future[Handle] = Future()
+        settings = {"host": "127.0.0.1", "port": 0, "drain_timeout": 5.0, "handle_signals": False} | options
+        if kind in names():
+            # Not in the thread: eventlet imports threading a second time, which makes the importing thread one that
+            # can never be joined.
+            load(kind)
+        self.thread = threading.Thread(target=self._serve, args=(kind, settings), name=f"server-{kind}")
+        self.thread.start()
+        self.handle = self._ready.result(PATIENCE)
+
+    def _serve(self, kind: str, settings: dict[str, object]) -> None:
+        try:
+            KINDS[kind](cast(Driver, self.driver), on_ready=self._ready.set_result, **settings)
+        except BaseException as error:
+            self.error = error
+            if not self._ready.done():
+                self._ready.set_exception(error)
+
+    @property
+    def port(self) -> int:
+        return self.handle.addresses[0][1]
+
+    def connect(self, receive_buffer: int | None = None) -> Peerside:
+        """A client of this server."""
+        return Peerside.connect(self.handle.addresses[0], receive_buffer)
+
+    def call(self, call: Callable[[float], T]) -> T:
+        """Run ``call(now)`` on the server's thread."""
+        return self.handle.submit(call).result(PATIENCE)
+
+    def join(self) -> None:
+        """Wait until the server has left."""
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive(), "the server did not leave"
+
+    def stop(self) -> None:
+        """Drain and leave; idempotent."""
+        self.handle.stop()
+        self.join()
+        if self.error is not None:
+            raise self.error
+
+
+class Peerside:
+    """The test's end of a connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._buffer = bytearray()
+
+    @classmethod
+    def connect(cls, address: tuple[str, int], receive_buffer: int | None = None) -> Peerside:
+        sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        try:
+            if receive_buffer is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            sock.settimeout(PATIENCE)
+            sock.connect(address)
+        except OSError:
+            sock.close()
+            raise
+        return cls(sock)
+
+    def __enter__(self) -> Peerside:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.sock.close()
+
+    def send(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def line(self) -> bytes:
+        """The next line without its end; ``b""`` at the end of the stream."""
+        return self.until(b"\n").removesuffix(b"\n")
+
+    def until(self, mark: bytes) -> bytes:
+        while mark not in self._buffer:
+            data = self.sock.recv(65536)
+            if not data:
+                return self._take(len(self._buffer))
+            self._buffer += data
+        return self._take(self._buffer.index(mark) + len(mark))
+
+    def exactly(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            data = self.sock.recv(65536)
+            assert data, f"the stream ended after {len(self._buffer)} of {count} bytes"
+            self._buffer += data
+        return self._take(count)
+
+    def rest(self) -> bytes:
+        """Everything up to the end of the stream."""
+        while data := self.sock.recv(65536):
+            self._buffer += data
+        return self._take(len(self._buffer))
+
+    def ended(self) -> bool:
+        """Read on until the stream ends; True where it was cut off with a reset."""
+        try:
+            self.rest()
+        except ConnectionError:
+            return True
+        return False
+
+    def reset(self) -> None:
+        """Close with a reset instead of an orderly end."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+    def _take(self, count: int) -> bytes:
+        data = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return data
+
+
+@define(eq=False)
+class Line:
+    """One connection of the scripted driver."""
+
+    transport: Transport
+    peer: Peer
+    write: Callable[[bytes], object] = field()
+    received: bytearray = field(factory=bytearray)
+    held: bool = False
+
+    @write.default
+    def _plain(self) -> Callable[[bytes], object]:
+        return self.transport.write
+
+    @property
+    def itself(self) -> Connection:
+        """The same, for outputs, which are typed for the real protocol's connections."""
+        return cast(Connection, self)
+
+
+class Script:
+    """A driver that does what its peers tell it, one command a line, and keeps account of what the adapter did."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self.lost: list[Line] = []
+        self.ticks: list[float] = []
+        self.jobs: dict[int, Line] = {}
+        self.deadline: float | None = None
+        self.ringing: list[Line] = []
+        self.draining = False
+        self.changed = threading.Condition()
+        self._outputs: list[Output] = []
+        self._tickets = 0
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait, on the test's thread, until ``condition`` holds."""
+        with self.changed:
+            assert self.changed.wait_for(condition, PATIENCE), "what the test waits for never happened"
+
+    # The Driver methods ---------------------------------------------------------------------------------------
+
+    def connect(self, transport: Transport, peer: Peer, now: float) -> Connection:
+        line = Line(transport, peer)
+        self.lines.append(line)
+        return line.itself
+
+    def receive_data(self, connection: Connection, data: bytes, now: float) -> None:
+        line = cast(Line, connection)
+        line.received += data
+        while b"\n" in line.received:
+            command, _, line.received = line.received.partition(b"\n")
+            verb, _, rest = bytes(command).partition(b" ")
+            getattr(self, "do_" + verb.decode())(line, rest, now)
+
+    def receive_eof(self, connection: Connection, now: float) -> None:
+        self._outputs += [Write(connection, b"end\n"), Close(connection)]
+
+    def connection_lost(self, connection: Connection, now: float) -> None:
+        with self.changed:
+            self.lost.append(cast(Line, connection))
+            self.lines.remove(cast(Line, connection))
+            self.changed.notify_all()
+
+    def job_done(self, ticket: int, result: object | BaseException, now: float) -> None:
+        self.say(self.jobs.pop(ticket), repr(result).encode())
+
+    def tick(self, now: float) -> None:
+        with self.changed:
+            self.ticks.append(now)
+            if self.deadline is not None and now >= self.deadline:
+                self.deadline = None
+                for line in self.ringing:
+                    self.say(line, b"ring")
+            self.changed.notify_all()
+
+    def next_deadline(self) -> float | None:
+        return self.deadline
+
+    def outputs(self) -> list[Output]:
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def drain(self, now: float) -> None:
+        with self.changed:
+            self.draining = True
+            for line in self.lines:
+                self.say(line, b"draining")
+            self.changed.notify_all()
+
+    def drained(self) -> bool:
+        return not any(line.held for line in self.lines)
+
+    def respond(
+        self, connection: Connection, status: int, reason: str, headers: Sequence[tuple[str, str]], now: float
+    ) -> None:
+        raise AssertionError("the script speaks no HTTP")
+
+    def respond_body(self, connection: Connection, data: bytes, now: float) -> None:
+        raise AssertionError("the script speaks no HTTP")
+
+    def respond_end(self, connection: Connection, now: float) -> None:
+        raise AssertionError("the script speaks no HTTP")
+
+    # The commands ---------------------------------------------------------------------------------------------
+
+    def say(self, line: Line, text: bytes) -> None:
+        self._outputs.append(Write(line.itself, text + b"\n"))
+
+    def queue(self, *outputs: Output) -> None:
+        self._outputs += outputs
+
+    def shout(self, data: bytes) -> None:
+        self._outputs.append(Fanout([line.itself for line in self.lines], data))
+
+    def do_echo(self, line: Line, text: bytes, now: float) -> None:
+        self.say(line, text)
+
+    def do_shout(self, line: Line, text: bytes, now: float) -> None:
+        self.shout(text + b"\n")
+
+    def do_peer(self, line: Line, text: bytes, now: float) -> None:
+        self.say(line, repr(line.peer).encode())
+
+    def do_boom(self, line: Line, text: bytes, now: float) -> None:
+        raise RuntimeError("a mistake in the driver")
+
+    def do_bye(self, line: Line, text: bytes, now: float) -> None:
+        self.say(line, b"x" * int(text or b"1"))
+        self._outputs.append(Close(line.itself))
+
+    def do_drop(self, line: Line, text: bytes, now: float) -> None:
+        self._outputs.append(Abort(line.itself))
+
+    def do_broadcast(self, line: Line, rest: bytes, now: float) -> None:
+        """Send as many numbered pieces as asked for to everybody."""
+        for number in range(int(rest)):
+            self.shout(b"%d %s\n" % (number, b"x" * 1000))
+
+    def do_hold(self, line: Line, text: bytes, now: float) -> None:
+        line.held = True
+        self.say(line, b"held")
+
+    def do_release(self, line: Line, text: bytes, now: float) -> None:
+        line.held = False
+        self.say(line, b"released")
+
+    def do_alarm(self, line: Line, text: bytes, now: float) -> None:
+        self.ringing.append(line)
+        self.deadline = now + float(text)
+
+    def job(self, line: Line, call: Callable[[], object]) -> None:
+        self._tickets += 1
+        self.jobs[self._tickets] = line
+        self._outputs.append(Job(self._tickets, call))
+
+    def do_job(self, line: Line, text: bytes, now: float) -> None:
+        self.job(line, lambda: (text.upper(), threading.current_thread() is not server_thread))
+        server_thread = threading.current_thread()
+
+    def do_stuck(self, line: Line, text: bytes, now: float) -> None:
+        self.say(line, b"at it")
+        self.job(line, threading.Event().wait)
+
+    def do_badjob(self, line: Line, text: bytes, now: float) -> None:
+        def fail() -> None:
+            raise LookupError("nothing there")
+
+        self.job(line, fail)
+
+
+class Web:
+    """A driver on the real Engine.IO server: messages come back, every other request is the application's."""
+
+    def __init__(self, **settings: Any) -> None:
+        ids = itertools.count()
+        self.engine = EngineServer(Config(path="/engine.io/", **settings), new_id=lambda: f"session-{next(ids)}")
+        self.sessions: list[Session] = []
+        self._outputs: list[Output] = []
+
+    def outputs(self) -> list[Output]:
+        while (event := self.engine.next_event()) is not None:
+            self._outputs += self.engine.outputs()
+            self.handle(event)
+        outputs, self._outputs = self._outputs + self.engine.outputs(), []
+        return outputs
+
+    def handle(self, event: EngineEvent) -> None:
+        match event:
+            case SessionOpened(session):
+                self.sessions.append(session)
+            case SessionClosed(session, _):
+                self.sessions.remove(session)
+            case MessageReceived(session, data):
+                self.engine.send(session, data, 0.0)
+            case AppRequest(connection, request):
+                self._outputs.append(RequestStarted(connection, request))
+            case AppBody(connection, data):
+                self._outputs.append(RequestBody(connection, data))
+            case AppRequestEnd(connection):
+                self._outputs.append(RequestFinished(connection))
+            case AppRequestAborted(connection):
+                self._outputs.append(RequestAborted(connection))
+
+    def job_done(self, ticket: int, result: object | BaseException, now: float) -> None:
+        raise AssertionError("there are no jobs")
+
+    def broadcast(self, text: str, now: float) -> None:
+        """Send one message to every session."""
+        encoded = Encoded.message(text)
+        wired = [wire for session in self.sessions if (wire := self.engine.wire_connection(session)) is not None]
+        self._outputs += [*self.engine.outputs(), Fanout(wired, encoded.frame)]
+        for session in self.sessions:
+            if self.engine.wire_connection(session) is None:
+                self.engine.send_encoded(session, encoded, now)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+
+def main(kind: str, drain_timeout: str) -> None:
+    def ready(handle: Handle) -> None:
+        print(handle.addresses[0][1], flush=True)
+
+    with contextlib.suppress(BrokenPipeError):
+        KINDS[kind](
+            cast(Driver, Script()),
+            host="127.0.0.1",
+            port=0,
+            drain_timeout=float(drain_timeout),
+            on_ready=ready,
+            handle_signals=True,
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
