@@ -1,0 +1,253 @@
+"""A real server for the browser tests, in this process or in one that can be killed, and the people who visit it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import requests
+from attrs import Factory, define
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, WebSocketRoute, expect
+
+from automoderate import app
+from automoderate.adapters import Handle
+from automoderate.directory import accounts
+from automoderate.directory.database import Database
+from automoderate.settings import Settings
+
+SECRET_KEY = "a secret for the browser tests only, long enough"
+PASSWORD = "correct horse battery"
+PATIENCE = 20.0
+"""Seconds that anything in these tests may take before it counts as not happening."""
+
+# Complaints that a browser makes about what a test does on purpose.
+EXPECTED = ("Failed to load resource", "WebSocket connection to", "net::ERR_")
+
+
+def update(content_id: str, status: str = "approved", **more: Any) -> dict[str, Any]:
+    """The data of a moderation_update."""
+    return {
+        "content_id": content_id, "status": status, "content_type": "text", "content_preview": f"Preview {content_id}",
+        "meta_data": {"author": "u-17"}, "results_count": 1, "processing_time": 0.25, "moderator_type": "rule",
+        "moderator_name": "Rule", "rule_name": "Spam Detection", "timestamp": "2026-01-15T10:30:00+00:00", **more,
+    }  # fmt: skip
+
+
+def free_port() -> int:
+    """A port that was free a moment ago, for a server that has to come back on the same one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@define
+class Site:
+    """A database with people and projects. Its server is started by one of the two classes below."""
+
+    database: Database
+    project: accounts.ProjectInfo
+    owner: accounts.UserInfo
+    member: accounts.UserInfo
+    stranger: accounts.UserInfo
+    key: str
+    base: str = ""
+
+    @property
+    def live_url(self) -> str:
+        return f"{self.base}/projects/{self.project.id}"
+
+    @property
+    def database_url(self) -> str:
+        return f"sqlite:///{self.database.path}"
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """Use the publishing API as a program would."""
+        answer = requests.post(self.base + path, json=body, headers={"X-API-Key": self.key}, timeout=PATIENCE)
+        assert answer.status_code == 202, answer.text
+        return answer.json()
+
+    def publish(self, data: dict[str, Any], event: str = "moderation_update") -> str:
+        """Publish to the project; returns the event id."""
+        event_id: str = self.post(f"/api/projects/{self.project.id}/events", {"event": event, "data": data})["event_id"]
+        return event_id
+
+    def access_changed(self) -> None:
+        """Announce that who may see the project has changed."""
+        self.post("/api/access-changes", {"project_id": self.project.id})
+
+
+class ThreadServer:
+    """The whole server in a thread of this process, where tests may look into it and change its parts."""
+
+    def __init__(self, site: Site, **settings: Any) -> None:
+        self.assembly = app.build(
+            Settings(port=0, database_url=site.database_url, secret_key=SECRET_KEY, drain_timeout=2.0, **settings)
+        )
+        ready: queue.Queue[Handle] = queue.Queue()
+        self._thread = threading.Thread(target=self.assembly.run, args=(ready.put,), name="server", daemon=True)
+        self._thread.start()
+        self._handle = ready.get(timeout=PATIENCE)
+        site.base = f"http://127.0.0.1:{self._handle.addresses[0][1]}"
+
+    def publish(self, project_id: str, event: str, data: dict[str, Any]) -> Future[str]:
+        """Publish without waiting: many a second."""
+        return self.assembly.realtime.publish(project_id, event, data)
+
+    def stop(self) -> None:
+        """Stop as SIGTERM would."""
+        self._handle.stop()
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+
+
+class ProcessServer:
+    """The server as its operator starts it, in a process that can be killed."""
+
+    def __init__(self, site: Site, adapter: str, port: int, log: Path) -> None:
+        self._log = log
+        command = [sys.executable, "-m", "automoderate", "serve", "--adapter", adapter, "--port", str(port)]
+        environment = {"SECRET_KEY": SECRET_KEY, "DATABASE_URL": site.database_url}
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=output, stderr=output)
+        site.base = f"http://127.0.0.1:{port}"
+        self._wait_until_ready(site.base)
+
+    def _wait_until_ready(self, base: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                if requests.get(f"{base}/readyz", timeout=PATIENCE).status_code == 200:
+                    return
+            except requests.ConnectionError:
+                time.sleep(0.05)  # there is no other way to learn that a foreign process listens
+        self.kill()
+        raise AssertionError(f"the server did not start:\n{self._log.read_text()}")
+
+    def kill(self) -> None:
+        """End it without any warning, and wait until it is gone."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL)
+        self._process.wait(PATIENCE)
+
+
+@define(slots=False)  # Playwright keeps notes of its own on the object of a handler
+class Visitors:
+    """Browser profiles, each of a person of its own, whose pages may not complain."""
+
+    browser: Browser
+    site: Site
+    complaints: list[str] = Factory(list)
+    contexts: list[BrowserContext] = Factory(list)
+    _numbers: itertools.count[int] = Factory(itertools.count)
+
+    def page(self, **options: Any) -> Page:
+        """A page of a new profile, not logged in."""
+        context = self.browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        context.set_default_timeout(PATIENCE * 1000)
+        self.contexts.append(context)
+        context.on("page", self._listen)
+        return context.new_page()
+
+    def logged_in(self, user: accounts.UserInfo | None = None, **options: Any) -> Page:
+        """A page of a new profile on the list of projects, as the member unless another is named."""
+        page = self.page(**options)
+        page.goto(self.site.base)
+        log_in(page, user or self.site.member)
+        expect(page.get_by_role("heading", name="Projects")).to_be_visible()
+        return page
+
+    def watching(self, user: accounts.UserInfo | None = None, **options: Any) -> Page:
+        """A page of a new profile on the live page, and live."""
+        page = self.logged_in(user, **options)
+        page.goto(self.site.live_url)
+        expect_state(page, "live")
+        return page
+
+    def _listen(self, page: Page) -> None:
+        page.on("pageerror", lambda error: self.complaints.append(f"exception: {error}"))
+        page.on("console", self._console)
+        page.on("dialog", self._dialog)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not message.text.startswith(EXPECTED):
+            self.complaints.append(f"{message.type}: {message.text}")
+
+    def _dialog(self, dialog: Dialog) -> None:
+        self.complaints.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def close(self) -> None:
+        for context in self.contexts:
+            context.close()
+
+
+@define(slots=False)
+class Wiretap:
+    """Sits between a page and the server's WebSocket, and can put words into the server's mouth."""
+
+    page: Page
+    socket: WebSocketRoute | None = None
+    doubling: str | None = None
+    """A message that contains this reaches the page twice."""
+
+    def __attrs_post_init__(self) -> None:
+        self.page.route_web_socket(re.compile("/socket.io/"), self._opened)
+
+    def _opened(self, socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+
+        def to_server(message: str | bytes) -> None:
+            server.send(message)
+            if message == "5":  # the upgrade is done: from here on everything travels on this socket
+                self.socket = socket
+
+        def to_page(message: str | bytes) -> None:
+            socket.send(message)
+            if self.doubling is not None and self.doubling in str(message):
+                socket.send(message)
+
+        socket.on_message(to_server)
+        server.on_message(to_page)
+
+    def say(self, message: str) -> None:
+        """Send the page a message as if from the server, once the page listens on a WebSocket."""
+        deadline = time.monotonic() + PATIENCE
+        while self.socket is None:
+            assert time.monotonic() < deadline, "the page never came to use a WebSocket"
+            self.page.wait_for_timeout(20)
+        self.socket.send(message)
+
+
+def log_in(page: Page, user: accounts.UserInfo) -> None:
+    """Fill in the login form that the page shows, and send it."""
+    page.get_by_label("Username or email").fill(user.username)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+
+
+def expect_state(page: Page, state: str) -> None:
+    """Wait for a state of the connection, both as scripts and as people see it."""
+    expect(page.locator(f"main[data-state={state}]")).to_be_visible(timeout=PATIENCE * 1000)
+    expect(page.locator("#connection")).to_have_text(state.capitalize())
+
+
+def rows(page: Page) -> Any:
+    """The rows of the list, newest first."""
+    return page.locator("#feed > .update")
+
+
+def previews(page: Page) -> list[str]:
+    """The content of the rows in the list, newest first."""
+    return [text.strip() for text in page.locator("#feed .update__preview").all_inner_texts()]

@@ -1,0 +1,157 @@
+"""What a person is told when they may not, or cannot, watch a project, and how they get on from there."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from live_site import PATIENCE, Site, ThreadServer, Visitors, expect_state, log_in, update
+from playwright.sync_api import Locator, Page, expect
+
+from automoderate.core.hub import Access
+from automoderate.directory import accounts
+from automoderate.directory.access import SQLDirectory
+
+
+def _problem(page: Page, code: str) -> Locator:
+    panel = page.locator(f"#problem[data-code={code}]")
+    expect(panel).to_be_visible()
+    return panel
+
+
+def _updates_flow(page: Page, site: Site, name: str) -> None:
+    expect_state(page, "live")
+    expect(page.locator("#problem")).to_be_hidden()
+    site.publish(update(name))
+    expect(page.locator(f'[data-content-id="{name}"]')).to_be_visible()
+
+
+def test_not_logged_in_leads_through_the_login_and_back(server: ThreadServer, site: Site, visitors: Visitors) -> None:
+    page = visitors.page()
+    page.goto(site.live_url)
+    expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+    log_in(page, site.member)
+    _updates_flow(page, site, "c1")
+    assert page.url == site.live_url
+
+
+def test_a_wrong_password_is_told(server: ThreadServer, site: Site, visitors: Visitors) -> None:
+    page = visitors.page()
+    page.goto(site.base)
+    page.get_by_label("Username or email").fill("mia")
+    page.get_by_label("Password").fill("wrong")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("alert")).to_have_text("That username or password is not right.")
+    expect(page.get_by_label("Username or email")).to_have_value("mia")
+
+
+def test_signing_out_elsewhere_signs_the_live_page_out(server: ThreadServer, site: Site, visitors: Visitors) -> None:
+    page = visitors.watching()
+    elsewhere = page.context.new_page()
+    elsewhere.goto(site.base)
+    elsewhere.get_by_role("button", name="Log out").click()
+    expect(elsewhere.get_by_role("heading", name="Log in")).to_be_visible()
+
+    panel = _problem(page, "authentication_required")
+    expect(panel).to_contain_text("You have been signed out")
+    expect_state(page, "disconnected")
+    panel.get_by_role("link", name="Log in").click()
+    log_in(page, site.member)
+    _updates_flow(page, site, "c1")
+
+
+def test_signing_out_on_one_device_leaves_the_others_in(server: ThreadServer, site: Site, visitors: Visitors) -> None:
+    """The server ends every live session of the user; a page whose own cookie is still good is let in again."""
+    page, elsewhere = visitors.watching(), visitors.watching()
+    elsewhere.get_by_role("button", name="Log out").click()
+    expect(elsewhere.get_by_role("heading", name="Log in")).to_be_visible()
+    expect_state(page, "reconnecting")
+    _updates_flow(page, site, "c1")
+
+
+def test_a_project_that_does_not_exist(server: ThreadServer, site: Site, visitors: Visitors) -> None:
+    page = visitors.logged_in()
+    page.goto(f"{site.base}/projects/no-such-project")
+    expect(page.get_by_role("heading", name="This project does not exist")).to_be_visible()
+    page.get_by_role("link", name="Go to your projects").click()
+    expect(page.get_by_role("link", name="Community forum")).to_be_visible()
+
+
+def test_a_project_that_is_deleted_while_watched(server: ThreadServer, site: Site, visitors: Visitors) -> None:
+    page = visitors.watching()
+    accounts.remove_project(site.database, site.project.id)
+    server.assembly.realtime.access_changed(project_id=site.project.id).result(PATIENCE)
+    panel = _problem(page, "access_denied")
+    expect_state(page, "disconnected")
+    panel.get_by_role("button", name="Try again").click()
+    panel = _problem(page, "project_not_found")
+    expect(panel).to_contain_text("This project does not exist")
+    panel.get_by_role("link", name="Go to your projects").click()
+    expect(page.get_by_text("No projects yet")).to_be_visible()
+
+
+def test_a_stranger_sees_access_denied(server: ThreadServer, site: Site, visitors: Visitors) -> None:
+    member = visitors.watching()
+    stranger = visitors.logged_in(site.stranger)
+    stranger.goto(site.live_url)
+    expect(stranger.get_by_role("heading", name="You do not have access to this project")).to_be_visible()
+    expect(stranger.get_by_text("Community forum")).to_be_hidden()
+    _updates_flow(member, site, "c1")
+
+    accounts.add_member(site.database, site.project.id, site.stranger.id)
+    stranger.get_by_role("link", name="Try again").click()
+    _updates_flow(stranger, site, "c2")
+
+
+def test_a_member_who_is_removed_and_added_again(server: ThreadServer, site: Site, visitors: Visitors) -> None:
+    page = visitors.watching()
+    accounts.remove_member(site.database, site.project.id, site.member.id)
+    site.access_changed()
+    panel = _problem(page, "access_denied")
+    expect(panel).to_contain_text("You do not have access to this project")
+    expect_state(page, "disconnected")
+    site.publish(update("unseen"))
+
+    accounts.add_member(site.database, site.project.id, site.member.id)
+    panel.get_by_role("button", name="Try again").click()
+    _updates_flow(page, site, "c1")
+
+
+def test_a_slow_membership_check_is_told_and_tried_again(
+    server: ThreadServer, site: Site, visitors: Visitors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = visitors.logged_in()
+    quick = threading.Event()
+    check = SQLDirectory.check_access
+
+    def slow(directory: SQLDirectory, user_id: str, project_id: str) -> Access:
+        assert quick.wait(PATIENCE * 2)
+        return check(directory, user_id, project_id)
+
+    monkeypatch.setattr(SQLDirectory, "check_access", slow)
+    page.goto(site.live_url)
+    panel = _problem(page, "timeout")
+    expect(panel).to_contain_text("The server took too long to answer")
+    expect_state(page, "connecting")
+    quick.set()
+    panel.get_by_role("button", name="Try again").click()
+    _updates_flow(page, site, "c1")
+
+
+def test_a_failing_membership_check_is_told_and_passes_by_itself(
+    server: ThreadServer, site: Site, visitors: Visitors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = visitors.logged_in()
+
+    def fail(*_: Any) -> Access:
+        raise RuntimeError("the database is on fire")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SQLDirectory, "check_access", fail)
+        page.goto(site.live_url)
+        panel = _problem(page, "server_error")
+        expect(panel).to_contain_text("Something went wrong on the server")
+        expect(page.get_by_text("on fire")).to_be_hidden()
+        expect_state(page, "connecting")
+    _updates_flow(page, site, "c1")  # nobody pressed anything
