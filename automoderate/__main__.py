@@ -1,0 +1,5 @@
+"""``python -m automoderate``: the command line."""
+
+from automoderate.cli import main
+
+main()

@@ -1,0 +1,494 @@
+"""The commands that change who is who and who may see what: ``automoderate user``, ``project``, ``member``, ...
+
+They write to the database whatever made it. What takes access away is announced to the running server, which then
+looks again at once; without that it would notice at its next re-check.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import attrs
+import click
+import requests
+from sqlalchemy.exc import SQLAlchemyError
+
+from automoderate.cli import CannotStart, WrongUsage, load_settings, settings_options
+from automoderate.dashboard.services import CONTROL_SUBJECT, control_serializer
+from automoderate.directory import accounts
+from automoderate.directory.accounts import Conflict, NotFound
+from automoderate.directory.database import Database, DatabaseUnavailable
+from automoderate.publishing import check_url, reason
+from automoderate.settings import DEFAULT_DATABASE_URL, Loaded
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_URL = "http://127.0.0.1:6217"
+TIMEOUT = 5.0
+"""Seconds the running server has to take an announcement."""
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+password_stdin = click.option(
+    "--password-stdin", is_flag=True, help="Read the password from the first line of standard input; do not ask."
+)
+
+
+def database_options(command: F) -> F:
+    """The flags that say which database."""
+    return settings_options("database_url")(command)
+
+
+def announcing_options(command: F) -> F:
+    """The flags that say which database, and which server is told of the change."""
+    url = click.option(
+        "--url", envvar="AUTOMODERATE_URL", default=DEFAULT_URL, show_default=True, show_envvar=True,
+        help="The running server that is told at once.",
+    )  # fmt: skip
+    return settings_options("database_url", "secret_key")(url(command))
+
+
+@contextlib.contextmanager
+def opened(config: str | None, flags: Mapping[str, Any], *, write: bool) -> Iterator[tuple[Database, Loaded]]:
+    """The database, our own made on first use; what goes wrong with it ends the command in one line."""
+    loaded = load_settings(config, dict(flags))
+    url = loaded.settings.database_url
+    database = Database(url or DEFAULT_DATABASE_URL, read_only=url is not None and not write, pool_size=1)
+    try:
+        if url is None:
+            database.create_all()
+        else:
+            database.check()
+        yield database, loaded
+    except DatabaseUnavailable as error:
+        raise CannotStart(str(error)) from None
+    except (NotFound, Conflict) as error:
+        raise click.ClickException(str(error.args[0])) from None
+    except ValueError as error:
+        raise WrongUsage(str(error)) from None
+    except SQLAlchemyError as error:
+        raise CannotStart(database.explain(error)) from None
+    finally:
+        database.close()
+
+
+# Users --------------------------------------------------------------------------------------------------------
+
+
+@click.group()
+def user() -> None:
+    """Add, list, lock out and remove users.
+
+    A USER is named by id, username or email.
+
+    \b
+    automoderate user add ann ann@example.org
+    automoderate user deactivate ann
+    automoderate user list --json
+    """
+
+
+@user.command("add")
+@click.argument("username")
+@click.argument("email")
+@click.option("--admin", is_flag=True, help="Make the user an administrator of AutoModerate.")
+@password_stdin
+@database_options
+def user_add(username: str, email: str, admin: bool, password_stdin: bool, config: str | None, **flags: Any) -> None:
+    """Add a user and print the new id. The password is asked for.
+
+    \b
+    automoderate user add ann ann@example.org
+    pass show ann | automoderate user add ann ann@example.org --password-stdin
+    """
+    with opened(config, flags, write=True) as (database, _):
+        password = _password(password_stdin)
+        added = accounts.create_user(database, username=username, email=email, password=password, is_admin=admin)
+        click.echo(added.id)
+
+
+@user.command("list")
+@as_json
+@database_options
+def user_list(as_json: bool, config: str | None, **flags: Any) -> None:
+    """List all users by username.
+
+    \b
+    automoderate user list
+    automoderate user list --json | jq -r '.[] | select(.is_active | not) | .email'
+    """
+    with opened(config, flags, write=False) as (database, _):
+        _print([attrs.asdict(each) for each in accounts.list_users(database)], as_json)
+
+
+@user.command("set-password")
+@click.argument("name", metavar="USER")
+@password_stdin
+@database_options
+def user_set_password(name: str, password_stdin: bool, config: str | None, **flags: Any) -> None:
+    """Replace a user's password. The new one is asked for.
+
+    \b
+    automoderate user set-password ann
+    """
+    with opened(config, flags, write=True) as (database, _):
+        found = accounts.find_user(database, name)
+        accounts.set_password(database, found.id, _password(password_stdin))
+        click.echo(f"{found.username} has a new password.")
+
+
+@user.command("activate")
+@click.argument("name", metavar="USER")
+@database_options
+def user_activate(name: str, config: str | None, **flags: Any) -> None:
+    """Let a user in again who was locked out.
+
+    \b
+    automoderate user activate ann
+    """
+    with opened(config, flags, write=True) as (database, _):
+        found = accounts.find_user(database, name)
+        accounts.set_active(database, found.id, True)
+        click.echo(f"{found.username} may log in.")
+
+
+@user.command("deactivate")
+@click.argument("name", metavar="USER")
+@announcing_options
+def user_deactivate(name: str, url: str, config: str | None, **flags: Any) -> None:
+    """Lock a user out: no login, and live sessions end. Nothing is removed.
+
+    \b
+    automoderate user deactivate ann
+    """
+    with opened(config, flags, write=True) as (database, loaded):
+        found = accounts.find_user(database, name)
+        accounts.set_active(database, found.id, False)
+    click.echo(f"{found.username} is locked out. {announce(loaded, url, user_id=found.id)}")
+
+
+@user.command("remove")
+@click.argument("name", metavar="USER")
+@announcing_options
+def user_remove(name: str, url: str, config: str | None, **flags: Any) -> None:
+    """Remove a user and the user's memberships; live sessions end.
+
+    A user who owns projects cannot be removed before they are.
+
+    \b
+    automoderate user remove ann@example.org
+    """
+    with opened(config, flags, write=True) as (database, loaded):
+        found = accounts.find_user(database, name)
+        accounts.remove_user(database, found.id)
+    click.echo(f"{found.username} is removed. {announce(loaded, url, user_id=found.id)}")
+
+
+# Projects -----------------------------------------------------------------------------------------------------
+
+
+@click.group()
+def project() -> None:
+    """Add, list and remove projects.
+
+    A PROJECT is named by its id, or by its name where only one has it.
+
+    \b
+    automoderate project add Forum --owner ann
+    automoderate project list --user bob
+    """
+
+
+@project.command("add")
+@click.argument("name")
+@click.option("--owner", required=True, metavar="USER", help="Whose project it is, by id, username or email.")
+@click.option("--description", default="", metavar="TEXT", help="What it is about.")
+@database_options
+def project_add(name: str, owner: str, description: str, config: str | None, **flags: Any) -> None:
+    """Add a project and print the new id.
+
+    \b
+    automoderate project add Forum --owner ann
+    """
+    with opened(config, flags, write=True) as (database, _):
+        owner_id = accounts.find_user(database, owner).id
+        click.echo(accounts.create_project(database, name=name, owner_id=owner_id, description=description).id)
+
+
+@project.command("list")
+@click.option("--user", "name", metavar="USER", help="Only what this user may see, with the user's role.")
+@as_json
+@database_options
+def project_list(name: str | None, as_json: bool, config: str | None, **flags: Any) -> None:
+    """List projects by name.
+
+    \b
+    automoderate project list
+    automoderate project list --user ann --json
+    """
+    with opened(config, flags, write=False) as (database, _):
+        if name is None:
+            fields = attrs.filters.exclude("role")
+            found = [attrs.asdict(each, filter=fields) for each in accounts.list_projects(database)]
+        else:
+            user_id = accounts.find_user(database, name).id
+            found = [attrs.asdict(each) for each in accounts.projects_for(database, user_id)]
+        _print(found, as_json)
+
+
+@project.command("remove")
+@click.argument("name", metavar="PROJECT")
+@announcing_options
+def project_remove(name: str, url: str, config: str | None, **flags: Any) -> None:
+    """Remove a project, its members and its API keys; whoever watches it stops seeing it.
+
+    \b
+    automoderate project remove 3f0c9a34-…
+    """
+    with opened(config, flags, write=True) as (database, loaded):
+        found = accounts.find_project(database, name)
+        accounts.remove_project(database, found.id)
+    click.echo(f"{found.name} is removed. {announce(loaded, url, project_id=found.id)}")
+
+
+# Members ------------------------------------------------------------------------------------------------------
+
+
+@click.group()
+def member() -> None:
+    """Say who may see a project besides its owner.
+
+    A PROJECT is named by id or name, a USER by id, username or email.
+
+    \b
+    automoderate member add Forum bob
+    automoderate member list Forum
+    """
+
+
+@member.command("add")
+@click.argument("name", metavar="PROJECT")
+@click.argument("user_name", metavar="USER")
+@click.option(
+    "--role", type=click.Choice(accounts.ROLES), default="member", show_default=True,
+    help="What the user may do in AutoModerate; every role sees the same updates.",
+)  # fmt: skip
+@database_options
+def member_add(name: str, user_name: str, role: str, config: str | None, **flags: Any) -> None:
+    """Let a user see a project, or give a member another role.
+
+    \b
+    automoderate member add Forum bob --role admin
+    """
+    with opened(config, flags, write=True) as (database, _):
+        found, person = accounts.find_project(database, name), accounts.find_user(database, user_name)
+        accounts.add_member(database, found.id, person.id, role)
+        click.echo(f"{person.username} may see {found.name}.")
+
+
+@member.command("list")
+@click.argument("name", metavar="PROJECT")
+@as_json
+@database_options
+def member_list(name: str, as_json: bool, config: str | None, **flags: Any) -> None:
+    """List who may see a project: the owner first, then the members by username.
+
+    \b
+    automoderate member list Forum --json
+    """
+    with opened(config, flags, write=False) as (database, _):
+        found = accounts.find_project(database, name)
+        _print([attrs.asdict(each) for each in accounts.list_members(database, found.id)], as_json)
+
+
+@member.command("remove")
+@click.argument("name", metavar="PROJECT")
+@click.argument("user_name", metavar="USER")
+@announcing_options
+def member_remove(name: str, user_name: str, url: str, config: str | None, **flags: Any) -> None:
+    """Take a member's access to a project away, from live sessions too.
+
+    \b
+    automoderate member remove Forum bob
+    """
+    with opened(config, flags, write=True) as (database, loaded):
+        found, person = accounts.find_project(database, name), accounts.find_user(database, user_name)
+        accounts.remove_member(database, found.id, person.id)
+    told = announce(loaded, url, project_id=found.id, user_id=person.id)
+    click.echo(f"{person.username} may no longer see {found.name}. {told}")
+
+
+# API keys -----------------------------------------------------------------------------------------------------
+
+
+@click.group()
+def apikey() -> None:
+    """Add, list, revoke and remove keys with which programs publish into one project.
+
+    A KEY is named by its id, or by the secret itself.
+
+    \b
+    automoderate apikey add Forum "build server"
+    automoderate apikey revoke am_…
+    """
+
+
+@apikey.command("add")
+@click.argument("project_name", metavar="PROJECT")
+@click.argument("name")
+@database_options
+def apikey_add(project_name: str, name: str, config: str | None, **flags: Any) -> None:
+    """Add a key to a project and print it. Lists show only its beginning.
+
+    \b
+    export AUTOMODERATE_API_KEY=$(automoderate apikey add Forum "build server")
+    """
+    with opened(config, flags, write=True) as (database, _):
+        found = accounts.find_project(database, project_name)
+        click.echo(accounts.create_api_key(database, found.id, name).key)
+
+
+@apikey.command("list")
+@click.argument("project_name", metavar="PROJECT")
+@as_json
+@database_options
+def apikey_list(project_name: str, as_json: bool, config: str | None, **flags: Any) -> None:
+    """List a project's keys by name, revoked ones included; of each secret only the beginning.
+
+    \b
+    automoderate apikey list Forum
+    """
+    with opened(config, flags, write=False) as (database, _):
+        found = accounts.find_project(database, project_name)
+        keys = accounts.list_api_keys(database, found.id)
+        _print([attrs.asdict(attrs.evolve(each, key=f"{each.key[:7]}…")) for each in keys], as_json)
+
+
+@apikey.command("revoke")
+@click.argument("key")
+@database_options
+def apikey_revoke(key: str, config: str | None, **flags: Any) -> None:
+    """Make a key worthless at once, and keep its row.
+
+    \b
+    automoderate apikey revoke am_…
+    """
+    with opened(config, flags, write=True) as (database, _):
+        accounts.revoke_api_key(database, key)
+        click.echo("The key is revoked.")
+
+
+@apikey.command("remove")
+@click.argument("key")
+@database_options
+def apikey_remove(key: str, config: str | None, **flags: Any) -> None:
+    """Remove a key, by its id or the secret itself.
+
+    \b
+    automoderate apikey remove am_…
+    """
+    with opened(config, flags, write=True) as (database, _):
+        accounts.remove_api_key(database, key)
+        click.echo("The key is removed.")
+
+
+# The database -------------------------------------------------------------------------------------------------
+
+
+@click.group()
+def database() -> None:
+    """Prepare a database.
+
+    \b
+    automoderate database create --database-url postgresql://ann@db.example.org/moderation
+    """
+
+
+@database.command("create")
+@database_options
+def database_create(config: str | None, **flags: Any) -> None:
+    """Make the tables that are missing, and for SQLite the file. Existing tables and data stay as they are.
+
+    \b
+    automoderate database create --database-url sqlite:////var/lib/automoderate.sqlite3
+    """
+    loaded = load_settings(config, dict(flags))
+    made = Database(loaded.settings.database_url or DEFAULT_DATABASE_URL, pool_size=1)
+    try:
+        made.create_all()
+        made.check()
+    except DatabaseUnavailable as error:
+        raise CannotStart(str(error)) from None
+    finally:
+        made.close()
+    click.echo(f"{made} has its tables.")
+
+
+# Shared -------------------------------------------------------------------------------------------------------
+
+
+def announce(loaded: Loaded, url: str, **whose: str) -> str:
+    """Have the running server look again at live sessions; the sentence that says whether it will do so at once."""
+    problem = _announce(loaded, url, whose)
+    if problem is None:
+        return "The running server was told: it takes effect at once."
+    return f"The running server was not told ({problem}): it takes effect at its next re-check."
+
+
+def _announce(loaded: Loaded, url: str, whose: Mapping[str, str]) -> str | None:
+    """Tell the server; None, or why it was not told."""
+    secret_key = loaded.settings.secret_key
+    if not secret_key:
+        return "SECRET_KEY is not set"
+    try:
+        base = check_url(url)
+    except ValueError as error:
+        return str(error)
+    token = control_serializer(secret_key).dumps(CONTROL_SUBJECT)
+    headers = {"Authorization": f"Bearer {token!s}"}
+    statuses: list[int] = []
+    # Where another application is mounted, the first address is one of its own.
+    for prefix in ("", "/realtime"):
+        try:
+            response = requests.post(
+                f"{base}{prefix}/api/access-changes",
+                json=whose, headers=headers, timeout=TIMEOUT, allow_redirects=False,
+            )  # fmt: skip
+        except requests.RequestException as error:
+            return f"cannot reach {base}: {reason(error)}"
+        if response.status_code == 202:
+            return None
+        statuses.append(response.status_code)
+    if 401 in statuses:
+        return f"{base} does not accept this SECRET_KEY"
+    return f"{base} answered {statuses[-1]}"
+
+
+def _password(from_stdin: bool) -> str:
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    return password
+
+
+def _print(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Rows as JSON, or as columns with a head; nothing for no rows."""
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    if not rows:
+        return
+    table = [[name.upper() for name in rows[0]], *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    # A name may hold anything; a terminal must not obey it.
+    return "".join(character if character.isprintable() else "?" for character in str(value))

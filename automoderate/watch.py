@@ -1,0 +1,359 @@
+"""``automoderate watch``: the updates of one project in a terminal, as they come.
+
+It is an ordinary client of the server: it logs in like a browser, joins the project's room, and after a lost
+connection asks for what it missed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import re
+import sys
+import threading
+import unicodedata
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import click
+import engineio
+import requests
+import socketio
+from attrs import define, field, frozen
+
+from automoderate.cli import CannotStart, WrongUsage
+from automoderate.core.hub import parse_event_id
+from automoderate.payloads import EVENTS
+from automoderate.publish import DEFAULT_URL
+from automoderate.publishing import check_url, reason
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: 128 and the signal's number, as shells count."""
+
+_TIMEOUT = 10.0
+_ASK_AGAIN = 3.0
+_TEMPORARY = frozenset({"timeout", "server_error"})
+_COLOURS = {"approved": "green", "rejected": "red", "flagged": "yellow", "pending": "cyan"}
+_HARMLESS = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}")
+
+
+@click.command(short_help="Print a project's updates as they come.")
+@click.argument("project_id")
+@click.option("--url", envvar="AUTOMODERATE_URL", default=DEFAULT_URL, show_default=True, help="Where the server is.")
+@click.option("--username", envvar="AUTOMODERATE_USERNAME", help="Who logs in.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.option(
+    "--cookie",
+    envvar="AUTOMODERATE_COOKIE",
+    help="A browser's session cookie instead of a login, as VALUE or NAME=VALUE.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print each update as one line of JSON.")
+@click.option("--count", type=click.IntRange(min=1), help="Leave after this many updates.")
+def watch(
+    project_id: str,
+    url: str,
+    username: str | None,
+    password_stdin: bool,
+    cookie: str | None,
+    as_json: bool,
+    count: int | None,
+) -> None:
+    """Print the updates of PROJECT_ID as they come, until Ctrl-C.
+
+    The password is asked for; it may also come from AUTOMODERATE_PASSWORD or standard input. Where another
+    application is mounted, log in there with a browser and hand over its session cookie. After a lost connection what
+    was missed is printed first; a note says so where the server could not tell all of it.
+
+    Updates go to standard output, everything else to standard error. Exit status: 0 after --count updates, 1 refused
+    by the server, 2 wrong usage, 3 server cannot be reached, 130 after Ctrl-C.
+
+    \b
+    automoderate watch 3f0c… --username alice
+    automoderate watch 3f0c… --username alice --json | jq .data.status
+    """
+    try:
+        try:
+            base = check_url(url)
+        except ValueError as error:
+            raise WrongUsage(str(error)) from None
+        with requests.Session() as session:
+            if cookie is None:
+                log_in(session, base, *_credentials(username, password_stdin))
+            else:
+                # In the session, not as a header: the library sends headers of its own with the first request only.
+                session.cookies.update(_cookies(cookie))
+            Watcher(project_id, base, printer(as_json), count).run(session)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(INTERRUPTED)
+
+
+# Logging in ---------------------------------------------------------------------------------------------------
+
+
+def _credentials(username: str | None, password_stdin: bool) -> tuple[str, str]:
+    if not username:
+        raise WrongUsage("who logs in? --username NAME (or --cookie with a browser's session cookie)")
+    if password_stdin:
+        return username, sys.stdin.readline().rstrip("\r\n")
+    password = os.environ.get("AUTOMODERATE_PASSWORD")
+    if password is None:
+        if not _has_terminal():
+            raise WrongUsage("there is no terminal to ask for the password: --password-stdin or AUTOMODERATE_PASSWORD")
+        password = str(click.prompt(f"Password of {username}", hide_input=True, err=True))
+    return username, password
+
+
+def _has_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _cookies(given: str) -> dict[str, str]:
+    """The cookies in what was given; a value by itself is that of Flask's usual ``session`` cookie."""
+    header = given if re.match(r"[\w-]+=", given) else f"session={given}"
+    if not (header.isascii() and header.isprintable()):
+        raise WrongUsage("--cookie is no cookie: copy its value from the browser's developer tools")
+    pairs = (pair.partition("=") for pair in header.split(";"))
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+class _LoginForm(HTMLParser):
+    """Finds the anti-forgery token of a login form."""
+
+    token: str | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        if tag == "input" and attributes.get("name") == "csrf_token":
+            self.token = attributes.get("value")
+
+
+def log_in(session: requests.Session, base: str, username: str, password: str) -> None:
+    """Log in at ``/auth/login`` as a browser would; the session keeps the cookie.
+
+    Raises :class:`click.ClickException` with one line for the person.
+    """
+    page = f"{base}/auth/login"
+    try:
+        response = session.get(page, timeout=_TIMEOUT)
+        form = _LoginForm()
+        form.feed(response.text)
+        if not response.ok or form.token is None:
+            raise click.ClickException(
+                f"there is no login form at {page} (it answered {response.status_code}); "
+                "log in with a browser and give its session cookie with --cookie"
+            )
+        fields = {"csrf_token": form.token, "username": username, "password": password}
+        # Over HTTPS the anti-forgery check wants to know the page that the form was on.
+        response = session.post(page, data=fields, headers={"Referer": page}, timeout=_TIMEOUT, allow_redirects=False)
+    except requests.RequestException as error:
+        raise CannotStart(f"cannot reach {base}: {reason(error)}; is the server running, and is --url right?") from None
+    if response.is_redirect and urlsplit(urljoin(page, response.headers["Location"])).path != urlsplit(page).path:
+        return
+    if response.status_code == 429:
+        wait = response.headers.get("Retry-After", "a few")
+        raise click.ClickException(f"too many attempts to log in; try again in {wait} seconds")
+    if response.status_code >= 500:
+        raise click.ClickException(f"{page} answered {response.status_code} {response.reason}; try again later")
+    raise click.ClickException("that username or password is not right")
+
+
+# Printing -----------------------------------------------------------------------------------------------------
+
+Print = Callable[[str, Any], None]
+
+
+def printer(as_json: bool) -> Print:
+    """What prints one update to standard output."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter shows its number
+    return _print_json if as_json else _print_line
+
+
+def _print_json(event: str, data: Any) -> None:
+    # JSON escapes every control character but this one.
+    click.echo(json.dumps({"event": event, "data": data}).replace("\x7f", "\\u007f"))
+
+
+def _print_line(event: str, data: Any) -> None:
+    click.echo(describe(event, data))
+
+
+def describe(event: str, data: Any) -> str:
+    """One update as one line for a person, coloured by its status. Nothing in it can control a terminal."""
+    fields = data if isinstance(data, dict) else {}
+    time = _time(fields)
+    if event not in ("moderation_update", "content_received"):
+        shown = {name: value for name, value in fields.items() if name not in ("event_id", "timestamp")}
+        return f"{time}  {event:<9}  {harmless(json.dumps(shown, ensure_ascii=False))}"
+    status = harmless(fields.get("status") or "?")
+    who = harmless(fields.get("moderator_name") or "?")
+    if fields.get("rule_name"):
+        who = f"{who}: {harmless(fields['rule_name'])}"
+    took = fields.get("processing_time")
+    seconds = f"{took:.2f} s" if isinstance(took, int | float) else ""
+    preview = harmless(fields.get("content_preview") or "")
+    coloured = click.style(f"{status:<9}", fg=_COLOURS.get(status), bold=status == "rejected")
+    return f"{time}  {coloured}  {who:<24}  {seconds:>7}  {preview}"
+
+
+def _time(fields: dict[str, Any]) -> str:
+    """When it happened, on this machine's clock: by its timestamp, else by its event id."""
+    try:
+        when = datetime.fromisoformat(str(fields.get("timestamp")))
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone().strftime("%H:%M:%S")
+    except (ValueError, OverflowError):
+        published = parse_event_id(fields.get("event_id"))
+    try:
+        return datetime.fromtimestamp(published[0] / 1000).strftime("%H:%M:%S") if published else "--:--:--"
+    except (ValueError, OverflowError, OSError):
+        return "--:--:--"
+
+
+def harmless(value: object) -> str:
+    """``value`` as text in which everything that could move a cursor, ring a bell or turn text around is escaped."""
+    return "".join(
+        character if character.isprintable() or character in _HARMLESS
+        else " " if unicodedata.category(character) == "Zs"
+        else character.encode("unicode_escape").decode()
+        for character in str(value)
+    )  # fmt: skip
+
+
+def _note(text: str) -> None:
+    click.echo(text, err=True)
+
+
+# Watching -----------------------------------------------------------------------------------------------------
+
+
+class _InOrder(engineio.Client):  # type: ignore[misc]
+    """Handles messages one after the other.
+
+    The library's own client gives each message a thread of its own, so that two updates may change places.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.one_by_one = ThreadPoolExecutor(1)
+
+    def start_background_task(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if target == self.handlers.get("message"):
+            return self.one_by_one.submit(target, *args, **kwargs)
+        return super().start_background_task(target, *args, **kwargs)
+
+
+class _Client(socketio.Client):  # type: ignore[misc]
+    """A client that hands over everything in order."""
+
+    def _engineio_client_class(self) -> type[_InOrder]:
+        return _InOrder
+
+
+@frozen
+class _Happened:
+    """Something the client reported: ``connect``, ``disconnect`` or the name of an event, and what came with it."""
+
+    what: str
+    data: Any = None
+
+
+@define
+class Watcher:
+    """Watches one project until ``count`` updates have come, or for ever."""
+
+    project_id: str
+    base: str
+    show: Print
+    count: int | None = None
+    last_event_id: str | None = None
+    """Where to go on after a lost connection."""
+
+    _happened: queue.SimpleQueue[_Happened] = field(factory=queue.SimpleQueue, init=False)
+    _shown: int = field(default=0, init=False)
+    _join_again: bool = field(default=False, init=False)
+
+    def run(self, session: requests.Session) -> None:
+        """Connect with that session's cookies, and print what comes.
+
+        Raises :class:`click.ClickException` with one line for the person.
+        """
+        quiet = logging.getLogger(f"{__name__}.client")
+        quiet.disabled = True  # what goes wrong is told here, in fewer words
+        client = _Client(logger=quiet, engineio_logger=quiet, http_session=session, handle_sigint=False)
+        client.on("connect", lambda: self._happened.put(_Happened("connect")))
+        client.on("disconnect", lambda why: self._happened.put(_Happened("disconnect", why)))
+        client.on("*", lambda event, *args: self._happened.put(_Happened(event, args[0] if args else None)))
+        try:
+            self._connect(client)
+            while self.count is None or self._shown < self.count:
+                self._take(client)
+        finally:
+            # In a thread, because with the server gone a farewell would wait for an answer that never comes.
+            farewell = threading.Thread(target=client.shutdown, daemon=True)
+            farewell.start()
+            farewell.join(2.0)
+            client.eio.one_by_one.shutdown(wait=False)
+
+    def _connect(self, client: _Client) -> None:
+        try:
+            client.connect(self.base, wait_timeout=_TIMEOUT)
+        except socketio.exceptions.ConnectionError as error:
+            if "status code" in str(error):
+                raise click.ClickException(f"{self.base} does not let anybody connect: {harmless(error)}") from None
+            raise CannotStart(f"cannot reach {self.base}: {harmless(error)}") from None
+
+    def _take(self, client: _Client) -> None:
+        try:
+            happened = self._happened.get(timeout=_ASK_AGAIN if self._join_again else None)
+        except queue.Empty:
+            happened = _Happened("connect")
+        data = happened.data if isinstance(happened.data, dict) else {}
+        if happened.what == "connect":
+            self._join(client)
+        elif happened.what == "joined_project":
+            self._joined(data)
+        elif happened.what == "disconnect":
+            self._disconnected(str(happened.data))
+        elif happened.what == "error":
+            self._refused(data)
+        elif happened.what in EVENTS:
+            self.show(happened.what, happened.data)
+            self._shown += 1
+            self.last_event_id = data.get("event_id") or self.last_event_id
+
+    def _join(self, client: _Client) -> None:
+        self._join_again = False
+        request = {"project_id": self.project_id}
+        if self.last_event_id is not None:
+            request["last_event_id"] = self.last_event_id
+        with contextlib.suppress(socketio.exceptions.BadNamespaceError):  # gone again: it reconnects
+            client.emit("join_project", request)
+
+    def _joined(self, data: dict[str, Any]) -> None:
+        if "recovered" not in data:
+            _note(f"watching {harmless(data.get('room', self.project_id))}; Ctrl-C ends")
+        elif data["recovered"]:
+            _note("connected again; nothing was missed")
+        else:
+            _note("connected again; some updates were missed, and the server no longer has them")
+        self.last_event_id = data.get("last_event_id") or self.last_event_id
+
+    def _disconnected(self, why: str) -> None:
+        if why == _Client.reason.SERVER_DISCONNECT:
+            raise click.ClickException("the server ended the session; log in again")
+        self._join_again = False
+        _note(f"connection lost ({why}); reconnecting")
+
+    def _refused(self, error: dict[str, Any]) -> None:
+        message = harmless(error.get("message") or "the server reported an error")
+        if error.get("code") not in _TEMPORARY:
+            raise click.ClickException(message)
+        _note(f"{message}; asking again in {_ASK_AGAIN:g} seconds")
+        self._join_again = True

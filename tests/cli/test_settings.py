@@ -1,0 +1,180 @@
+"""Where an option's value comes from, which one wins, and what is said of one that cannot be used."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from automoderate.backplane.memory import MemoryBackplane
+from automoderate.core.hub import Limits
+from automoderate.protocol.config import Config
+from automoderate.settings import OPTIONS, Settings, SettingsError, load
+
+
+def test_flag_over_environment_over_file_over_default(folder: Path) -> None:
+    file = folder / "options.toml"
+    file.write_text("port = 1003\nthreads = 3\nmax_rooms = 3\n")
+    environment = {"AUTOMODERATE_PORT": "1002", "AUTOMODERATE_THREADS": "2"}
+    loaded = load({"port": "1001", "host": None, "cors_origin": ()}, environment, file)
+    assert (loaded.settings.port, loaded.sources["port"]) == (1001, "--port")
+    assert (loaded.settings.threads, loaded.sources["threads"]) == (2, "AUTOMODERATE_THREADS")
+    assert (loaded.settings.max_rooms, loaded.sources["max_rooms"]) == (3, str(file))
+    assert (loaded.settings.host, loaded.sources["host"]) == ("127.0.0.1", "default")
+    assert loaded.sources["cors_origin"] == "default"
+
+
+def test_secret_key_and_database_url_are_read_as_automoderate_names_them() -> None:
+    environment = {"SECRET_KEY": "k", "DATABASE_URL": "sqlite:///x.db"}
+    assert load({}, environment).settings.secret_key == "k"
+    assert load({}, environment).settings.database_url == "sqlite:///x.db"
+    ours = environment | {"AUTOMODERATE_SECRET_KEY": "own", "AUTOMODERATE_DATABASE_URL": "postgresql://h/x"}
+    assert load({}, ours).settings.secret_key == "own"
+    assert load({}, ours).sources["secret_key"] == "AUTOMODERATE_SECRET_KEY"
+    assert load({}, ours).settings.database_url == "postgresql+psycopg://h/x"
+
+
+def test_an_empty_variable_counts_as_absent() -> None:
+    loaded = load({}, {"SECRET_KEY": "", "AUTOMODERATE_PORT": "", "AUTOMODERATE_CONFIG": ""})
+    assert loaded.settings == Settings()
+    assert set(loaded.sources.values()) == {"default"}
+
+
+def test_the_file_may_be_named_in_the_environment(folder: Path) -> None:
+    (folder / "a.toml").write_text("port = 1")
+    (folder / "b.toml").write_text("port = 2")
+    assert load({}, {"AUTOMODERATE_CONFIG": "a.toml"}).settings.port == 1
+    assert load({}, {"AUTOMODERATE_CONFIG": "a.toml"}, "b.toml").settings.port == 2
+
+
+def test_options_that_may_be_repeated(folder: Path) -> None:
+    (folder / "a.toml").write_text('cors_origin = ["https://a.example"]\ntrusted_proxy = ["10.0.0.0/8", "::1"]')
+    settings = load({}, {}, "a.toml").settings
+    assert settings.cors_origin == ("https://a.example",)
+    assert settings.trusted_proxy == (ip_network("10.0.0.0/8"), ip_network("::1/128"))
+    several = {"AUTOMODERATE_CORS_ORIGIN": " https://a.example,http://b.example:81  * "}
+    assert load({}, several).settings.cors_origin == ("https://a.example", "http://b.example:81", "*")
+    assert load({"cors_origin": ("http://c",)}, several).settings.cors_origin == ("http://c",)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("adapter", "threads", "must be one of: asyncio"),
+        ("host", "http://localhost", "without scheme or port"),
+        ("host", "localhost:80", "without scheme or port"),
+        ("host", " ", "must be text"),
+        ("port", "99999", "from 0 to 65535"),
+        ("port", "-1", "from 0 to 65535"),
+        ("port", "http", "from 0 to 65535"),
+        ("port", 80.5, "from 0 to 65535"),
+        ("port", True, "from 0 to 65535"),
+        ("database_url", "mysql://root@h/x", "use sqlite:/// or postgresql://"),
+        ("database_url", "nonsense", "write sqlite:///"),
+        ("secret_key", "\n", "must be text"),
+        ("secret_key", 5, "must be text"),
+        ("wsgi", "module", "must be MODULE:APPLICATION"),
+        ("wsgi", "module:f(1)", "must be MODULE:APPLICATION"),
+        ("wsgi", 1, "must be MODULE:APPLICATION"),
+        ("cors_origin", "https://a.example/", "no path"),
+        ("cors_origin", "a.example", "must be an origin"),
+        ("cors_origin", "ftp://a.example", "must be an origin"),
+        ("cors_origin", "https://a.example:port", "must be an origin"),
+        ("cors_origin", "https://me@a.example", "must be an origin"),
+        ("cors_origin", [5], "must be an origin"),
+        ("cors_origin", 5, "must be a list"),
+        ("trusted_proxy", "10.0.0.1/8", "10.0.0.1/8 is an address within 10.0.0.0/8"),
+        ("trusted_proxy", "10.0.0.0/99", "such as 10.0.0.0/8"),
+        ("trusted_proxy", "proxy.example", "such as 10.0.0.0/8"),
+        ("trusted_proxy", [1], "such as 10.0.0.0/8"),
+        ("log_level", "loud", "must be one of: debug, info"),
+        ("log_level", 10, "must be one of: debug, info"),
+        ("ping_interval", "-1", "greater than 0"),
+        ("ping_interval", "0", "greater than 0"),
+        ("ping_timeout", "nan", "greater than 0"),
+        ("check_timeout", "inf", "greater than 0"),
+        ("check_timeout", "soon", "greater than 0"),
+        ("check_timeout", False, "greater than 0"),
+        ("auth_grace", "-0.1", "0 or more"),
+        ("drain_timeout", [], "0 or more"),
+        ("max_rooms", "0", "from 1 to"),
+        ("threads", None, "from 1 to"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_one_line_with_source_and_fix(name: str, value: Any, said: str) -> None:
+    if isinstance(value, str) and value.strip():
+        with pytest.raises(SettingsError) as caught:
+            load({name: value}, {})
+        assert str(caught.value).startswith(name)
+        assert f"(from {OPTIONS[name].flag}): " in str(caught.value)
+        assert said in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Settings(**{name: value})
+
+
+def test_zero_is_a_grace_and_a_drain_but_no_interval() -> None:
+    settings = Settings(auth_grace=0, drain_timeout=0.0, port=0)
+    assert (settings.auth_grace, settings.drain_timeout, settings.port) == (0.0, 0.0, 0)
+
+
+def test_ipv6_addresses_may_have_brackets() -> None:
+    assert Settings(host="[::1]").host == "::1"
+    assert Settings(host="::").host == "::"
+    assert Settings(host="db_1.local").host == "db_1.local"
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        (b"prot = 1", "unknown key prot; did you mean port?"),
+        (b"ping-interval = 1", "unknown key ping-interval; did you mean ping_interval?"),
+        (b"colour = 'red'", "unknown key colour; it may have adapter, host"),
+        (b"[server]\nport = 1", "unknown key server"),
+        (b"port = ", "is not TOML"),
+        (b"\xff", "is not TOML"),
+        (b"port = 99999", "port 99999 (from options.toml): must be a whole number from 0 to 65535"),
+        (b"ping_interval = '-1'", "ping_interval -1 (from options.toml): "),
+    ],
+)
+def test_a_bad_file_is_one_line(folder: Path, contents: bytes, said: str) -> None:
+    (folder / "options.toml").write_bytes(contents)
+    with pytest.raises(SettingsError) as caught:
+        load({}, {}, "options.toml")
+    assert said in str(caught.value)
+    assert "options.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_one_line() -> None:
+    with pytest.raises(SettingsError, match=r"cannot read the configuration file no\.toml: No such file"):
+        load({}, {}, "no.toml")
+
+
+def test_secrets_are_in_no_message_and_no_repr() -> None:
+    settings = Settings(secret_key="hush", database_url="postgresql://ann:hush@h/x")
+    assert "hush" not in repr(settings)
+    with pytest.raises(SettingsError) as caught:
+        load({"database_url": "mysql://ann:hush@h/x"}, {})
+    assert "hush" not in str(caught.value)
+
+
+def test_the_defaults_are_those_of_what_they_configure() -> None:
+    """Two places name these numbers; they have to agree."""
+    settings = Settings()
+    for target in (Config(), Limits()):
+        for field in attrs.fields(type(target)):
+            if field.name in OPTIONS:
+                assert getattr(settings, field.name) == getattr(target, field.name), field.name
+    assert (MemoryBackplane.__init__.__kwdefaults__ or {})["entries"] == settings.history_entries
+
+
+def test_every_option_has_a_flag_a_variable_and_a_line_of_help() -> None:
+    for name, option in OPTIONS.items():
+        assert option.flag == f"--{name.replace('_', '-')}"
+        assert option.variables[0] == f"AUTOMODERATE_{name.upper()}"
+        assert option.help.endswith(".")
