@@ -1,0 +1,287 @@
+"""Unmodified Socket.IO clients behind one interface: python-socketio's two, and two versions of socket.io-client."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import json
+import shutil
+import subprocess
+import threading
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import aiohttp
+import pytest
+import requests
+import socketio
+
+PATIENCE = 30.0
+ROOT = Path(__file__).parent.parent.parent
+
+TRANSPORTS: dict[str, list[str]] = {
+    "polling": ["polling"],
+    "websocket": ["websocket"],
+    "upgrade": ["polling", "websocket"],
+}
+
+RECONNECTION = {"reconnection_delay": 0.2, "reconnection_delay_max": 0.5, "handle_sigint": False}
+
+Event = tuple[str, Any]
+
+
+def cookies(header: str | None) -> dict[str, str]:
+    """The one cookie of a ``Cookie`` header."""
+    return {} if header is None else dict([header.split("=", 1)])
+
+
+class RealClient(ABC):
+    """One client. What happens to it is kept in ``events``: names, each with its first argument."""
+
+    in_order = True
+    """Whether the library hands over events in the order in which they came."""
+    reasons: ClassVar[dict[str, str]]
+    """How the library words the reasons of ``disconnect``."""
+
+    def __init__(self, url: str, cookie: str | None, transports: list[str]) -> None:
+        self.url = url
+        self.cookie = cookie
+        self.transports = transports
+        self.events: list[Event] = []
+        self._changed = threading.Condition()
+
+    def report(self, event: str, data: Any = None) -> None:
+        with self._changed:
+            self.events.append((event, data))
+            self._changed.notify_all()
+
+    def wait(self, event: str, count: int = 1, since: int = 0) -> Any:
+        """Wait until ``event`` has come ``count`` times after the first ``since`` events; what came with the last."""
+        return self.wait_all(event, count, since)[count - 1]
+
+    def wait_all(self, event: str, count: int, since: int = 0) -> list[Any]:
+        """As ``wait``, but everything that came with each of them."""
+
+        def came() -> list[Any]:
+            return [data for name, data in self.events[since:] if name == event]
+
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(came()) >= count, PATIENCE), (event, count, self.events[since:])
+            return came()
+
+    @property
+    def seen(self) -> int:
+        """How many events there were so far, for ``since``."""
+        return len(self.events)
+
+    @abstractmethod
+    def connect(self) -> None:
+        """Begin to connect; ``connect`` or ``connect_error`` says what came of it."""
+
+    @abstractmethod
+    def emit(self, event: str, data: Any) -> None:
+        """Send an event."""
+
+    @abstractmethod
+    def call(self, event: str, data: Any) -> Any:
+        """Send an event and wait for its acknowledgement."""
+
+    @abstractmethod
+    def disconnect(self) -> None:
+        """Leave on purpose."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave nothing behind."""
+
+
+class PythonClient(RealClient):
+    """python-socketio's ``Client``, which runs in threads."""
+
+    in_order = False  # each event gets a thread of its own
+    reasons: ClassVar[dict[str, str]] = {"server": "server disconnect", "client": "client disconnect"}
+
+    def __init__(self, url: str, cookie: str | None, transports: list[str]) -> None:
+        super().__init__(url, cookie, transports)
+        # A cookie given with ``headers=`` would go with the first request only, and belongs with all of them.
+        self._session = requests.Session()
+        self._session.cookies.update(cookies(cookie))
+        self._client = socketio.Client(http_session=self._session, **RECONNECTION)
+        self._client.on("connect", lambda: self.report("connect"))
+        self._client.on("connect_error", lambda error=None: self.report("connect_error", error))
+        self._client.on("disconnect", lambda reason: self.report("disconnect", reason))
+        self._client.on("*", lambda event, *args: self.report(event, args[0] if args else None))
+
+    def connect(self) -> None:
+        threading.Thread(target=self._connect, daemon=True).start()
+
+    def _connect(self) -> None:
+        try:
+            self._client.connect(self.url, transports=self.transports, wait_timeout=PATIENCE)
+        except socketio.exceptions.ConnectionError:
+            pass  # reported
+        else:
+            self.report("ready", self._client.transport())
+
+    def emit(self, event: str, data: Any) -> None:
+        self._client.emit(event, data)
+
+    def call(self, event: str, data: Any) -> Any:
+        return self._client.call(event, data, timeout=PATIENCE)
+
+    def disconnect(self) -> None:
+        self._client.disconnect()
+
+    def close(self) -> None:
+        self._client.shutdown()
+        self._session.close()
+        # After a server was killed the library forgets its socket without closing it.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            del self._client
+            gc.collect()
+
+
+class AsyncPythonClient(RealClient):
+    """python-socketio's ``AsyncClient``, on an event loop in a thread."""
+
+    reasons = PythonClient.reasons
+
+    def __init__(self, url: str, cookie: str | None, transports: list[str]) -> None:
+        super().__init__(url, cookie, transports)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self._client = self._on_loop(self._make)
+
+    async def _make(self) -> Any:
+        # "unsafe" only means that a numeric address may have cookies.
+        jar = aiohttp.CookieJar(unsafe=True, quote_cookie=False)
+        self._session = aiohttp.ClientSession(cookies=cookies(self.cookie), cookie_jar=jar)
+        client = socketio.AsyncClient(http_session=self._session, **RECONNECTION)
+        client.on("connect", lambda: self.report("connect"))
+        client.on("connect_error", lambda error=None: self.report("connect_error", error))
+        client.on("disconnect", lambda reason: self.report("disconnect", reason))
+        client.on("*", lambda event, *args: self.report(event, args[0] if args else None))
+        return client
+
+    def _on_loop(self, what: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(what(*args, **options), self._loop).result(PATIENCE * 2)
+
+    def connect(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._connect(), self._loop)
+
+    async def _connect(self) -> None:
+        try:
+            await self._client.connect(self.url, transports=self.transports, wait_timeout=PATIENCE)
+        except socketio.exceptions.ConnectionError:
+            pass  # reported
+        else:
+            self.report("ready", self._client.transport())
+
+    def emit(self, event: str, data: Any) -> None:
+        self._on_loop(self._client.emit, event, data)
+
+    def call(self, event: str, data: Any) -> Any:
+        return self._on_loop(self._client.call, event, data, timeout=PATIENCE)
+
+    def disconnect(self) -> None:
+        self._on_loop(self._client.disconnect)
+
+    def close(self) -> None:
+        self._on_loop(self._client.shutdown)
+        self._on_loop(self._finish)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _finish(self) -> None:
+        await self._session.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0.05)  # aiohttp closes its sockets one turn of the loop later
+
+
+class NodeClient(RealClient):
+    """The newest socket.io-client in Node."""
+
+    module = "socket.io-client"
+    reasons: ClassVar[dict[str, str]] = {"server": "io server disconnect", "client": "io client disconnect"}
+
+    def __init__(self, url: str, cookie: str | None, transports: list[str]) -> None:
+        super().__init__(url, cookie, transports)
+        node = shutil.which("node")
+        if node is None or not (ROOT / "node_modules" / self.module).exists():
+            pytest.fail(f"needs Node and {self.module}: npm ci")
+        options = {
+            "transports": transports,
+            "extraHeaders": {} if cookie is None else {"Cookie": cookie},
+            "reconnectionDelay": 200,
+            "reconnectionDelayMax": 500,
+        }
+        command = [node, str(Path(__file__).parent / "driver.mjs"), self.module, url, json.dumps(options)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._numbers = itertools.count()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            event, *args = json.loads(line)
+            if event == "ack":
+                event = f"ack {args.pop(0)}"
+            self.report(event, args[0] if args else None)
+            if event in ("connect", "upgrade") and args[0] == self.transports[-1]:
+                self.report("ready", args[0])
+
+    def _tell(self, **command: Any) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+
+    def connect(self) -> None:
+        self._tell(do="connect")
+
+    def emit(self, event: str, data: Any) -> None:
+        self._tell(do="emit", event=event, data=data)
+
+    def call(self, event: str, data: Any) -> Any:
+        number = next(self._numbers)
+        self._tell(do="call", event=event, data=data, number=number)
+        return self.wait(f"ack {number}")
+
+    def disconnect(self) -> None:
+        self._tell(do="disconnect")
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(PATIENCE)
+        finally:
+            self._process.kill()
+            self._reader.join()
+            self._process.stdout.close()
+
+
+class OldNodeClient(NodeClient):
+    """The first socket.io-client of version 4."""
+
+    module = "socket.io-client-4.0.0"
+
+
+LIBRARIES: dict[str, type[RealClient]] = {
+    "python": PythonClient,
+    "python-async": AsyncPythonClient,
+    "node": NodeClient,
+    "node-4.0.0": OldNodeClient,
+}
+"""Every library, by the name under which its tests run."""
