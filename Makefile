@@ -1,0 +1,51 @@
+# Everything goes into .venv and node_modules; `make demo` and `make test` need nothing but Python 3.11+, Node and make.
+PYTHON ?= python3
+ADAPTER ?= asyncio
+PORT ?= 6217
+BIN := .venv/bin
+READY := .venv/.ready
+# The layers without sockets, which their tests have to cover to the last branch.
+PURE := tests/core tests/protocol tests/server tests/backplane
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format matrix simulate clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(READY)  ## Install everything into .venv and node_modules
+
+$(READY): pyproject.toml package.json package-lock.json scripts/setup
+	PYTHON=$(PYTHON) scripts/setup
+	touch $@
+
+demo: $(READY)  ## Run the dashboard with a simulated pipeline (ADAPTER=asyncio PORT=6217)
+	$(BIN)/automoderate demo --adapter $(ADAPTER) --port $(PORT)
+
+test: $(READY)  ## Run every test, in a real browser too
+	scripts/install-browser
+	$(BIN)/coverage run -m pytest $(PURE)
+	$(BIN)/coverage report --include='automoderate/core/*,automoderate/protocol/*,automoderate/server.py,automoderate/backplane/*' \
+		--fail-under=100 --skip-covered --show-missing
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(PURE))
+
+check: $(READY)  ## Lint, types, import rules, generated pages
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	scripts/typecheck
+	$(BIN)/python scripts/state_picture.py --check
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+format: $(READY)  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+matrix: $(READY)  ## Write docs/test-matrix.md: what passes on which adapter
+	PYTHONPATH=scripts $(BIN)/python -m pytest -q -p test_matrix --matrix docs/test-matrix.md \
+		tests/adapters tests/contract tests/mounted tests/attach
+
+simulate: $(READY)  ## Run the seeded simulation longer (SEEDS=1000)
+	$(BIN)/python -m pytest -q tests/server/test_simulation.py --seeds $(or $(SEEDS),1000)
+
+clean:  ## Remove what was installed and built
+	rm -rf .venv node_modules build dist *.egg-info automoderate/dashboard/static/vendor
