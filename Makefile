@@ -24,6 +24,7 @@ demo: $(READY)  ## Run the dashboard with a simulated pipeline (ADAPTER=asyncio 
 
 test: $(READY)  ## Run every test, in a real browser too
 	scripts/install-browser
+	scripts/install-services
 	$(BIN)/coverage run -m pytest $(PURE)
 	$(BIN)/coverage report --include='automoderate/core/*,automoderate/protocol/*,automoderate/server.py,automoderate/backplane/*' \
 		--fail-under=100 --skip-covered --show-missing
