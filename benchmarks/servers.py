@@ -39,3 +39,94 @@ a second in all. The answer may come before the last update has left.
 End of file on standard input ends the process, in two seconds at most; then it is killed. CPU time and resident memory
 are what the kernel says of the process; it may have threads, but no children.
 """
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from attrs import frozen
+
+from benchmarks import native
+from benchmarks.child import Child
+
+STARTING = 30.0  # seconds until a server has to be listening
+Kind = Literal["adapter", "peer", "floor"]
+
+
+@frozen
+class Contender:
+    """A server to measure: ``argv`` starts it, with the path CONFIG added."""
+
+    name: str
+    title: str
+    kind: Kind
+    argv: tuple[str, ...]
+    missing: Callable[[], str | None] = lambda: None
+    """Why it cannot run on this machine, in one line that names the fix; None where it can."""
+    versions: Callable[[], dict[str, str]] = dict
+    """What it runs on, by name."""
+    most_members: int | None = None
+    """With more it is not measured, and a note says so."""
+
+
+def needs(**modules: str) -> Callable[[], str | None]:
+    """The ``missing`` of a contender that needs Python modules: the distribution of each by the module's name."""
+
+    def missing() -> str | None:
+        absent = [distribution for module, distribution in modules.items() if find_spec(module) is None]
+        return f"not installed; pip install {' '.join(absent)}" if absent else None
+
+    return missing
+
+
+def distributions(*names: str) -> Callable[[], dict[str, str]]:
+    """The ``versions`` of a contender that runs on Python distributions."""
+
+    def versions() -> dict[str, str]:
+        found = {}
+        for name in names:
+            try:
+                found[name] = version(name)
+            except PackageNotFoundError:
+                continue
+        return found
+
+    return versions
+
+
+class Server(Child):
+    """A server under test that is listening."""
+
+    def __init__(self, contender: Contender, config: Path, core: int | None) -> None:
+        super().__init__([*contender.argv, str(config)], core)
+        try:
+            self.port: int = self.hear(STARTING)["port"]
+        except BaseException:
+            self.close()
+            raise
+
+    def publish(self, *, rooms: int, updates: int, batch: int, rate: float | None) -> None:
+        """Begin to publish; ``hear`` has the answer. Raises :exc:`ChildFailed`."""
+        self.say(json.dumps({"publish": {"rooms": rooms, "updates": updates, "rate": rate, "batch": batch}}))
+
+
+def _ours(name: str, title: str, **modules: str) -> Contender:
+    argv = (sys.executable, "-m", "benchmarks.ours", name)
+    return Contender(name, title, "adapter", argv, needs(**modules), distributions(*modules.values()))
+
+
+ADAPTERS = (
+    _ours("asyncio", "AutoModerate, asyncio"),
+    _ours("uvloop", "AutoModerate, asyncio with uvloop", uvloop="uvloop"),
+    _ours("trio", "AutoModerate, trio", trio="trio", anyio="anyio"),
+    _ours("eventlet", "AutoModerate, eventlet", eventlet="eventlet"),
+)
+FLOOR = Contender(
+    "floor", "bare send() loop in C", "floor", (sys.executable, "-m", "benchmarks.floor"), native.missing, native.versions
+)

@@ -1,0 +1,95 @@
+"""A child process that is spoken with in lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+LEAVING = 2.0  # seconds a child has to end once its input has
+TAIL = 400  # characters of what a child said last that go into an error
+
+
+class ChildFailed(RuntimeError):
+    """A child ended, said nothing in time, or said that something went wrong; the message is one line."""
+
+
+class Child:
+    """A process on one core (None: on any) that takes lines and answers each with a line of JSON."""
+
+    def __init__(self, argv: Sequence[str], core: int | None) -> None:
+        def pin() -> None:
+            if core is not None:
+                os.sched_setaffinity(0, {core})
+
+        self.argv = argv
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0, preexec_fn=pin
+        )
+        self._heard = bytearray()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def say(self, text: str) -> None:
+        """Send one line, or several. Raises :exc:`ChildFailed`."""
+        assert self._process.stdin is not None
+        data = memoryview(text.encode() + b"\n")
+        try:
+            while data:
+                data = data[self._process.stdin.write(data) or 0 :]
+        except BrokenPipeError:
+            raise ChildFailed(self._last_words("ended")) from None
+
+    def hear(self, seconds: float) -> dict[str, Any]:
+        """The next line it says. Raises :exc:`ChildFailed`, also where that is an error."""
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._heard:
+            readable, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            if not readable:
+                raise ChildFailed(self._last_words(f"said nothing for {seconds:.0f} seconds"))
+            data = self._process.stdout.read(65536)
+            if not data:
+                raise ChildFailed(self._last_words("ended"))
+            self._heard += data
+        line, _, rest = self._heard.partition(b"\n")
+        self._heard = bytearray(rest)
+        heard: dict[str, Any] = json.loads(line)
+        if "error" in heard:
+            raise ChildFailed(heard["error"])
+        return heard
+
+    def cpu(self) -> float:
+        """CPU seconds the process has used, all its threads together."""
+        return time.clock_gettime((~self.pid << 3) | 2)  # what clock_getcpuclockid(3) makes of it on Linux
+
+    def resident(self) -> int:
+        """Bytes of it that are in memory."""
+        with open(f"/proc/{self.pid}/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def close(self) -> None:
+        """End it by ending its input; killed when it does not."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(LEAVING)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+    def _last_words(self, what: str) -> str:
+        self._errors.seek(0)
+        said = " ".join(self._errors.read().decode(errors="replace").split())[-TAIL:]
+        return f"{self.argv[0]} {what}{': ' + said if said else ''}"

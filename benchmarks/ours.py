@@ -1,0 +1,115 @@
+"""Our own server under test, put together as ``automoderate serve`` does: ``python -m benchmarks.ours ADAPTER CONFIG``.
+
+Hub, limits, history and metrics are in every figure. What is different from the default is what the load would run
+into by coming from one address: how many connections and events a minute are taken.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from attrs import define
+
+from automoderate.adapters import Handle
+from automoderate.server import Server
+from automoderate.settings import Settings
+from benchmarks.under_test import Config, Publish, Updates, ready, serve_commands
+
+if TYPE_CHECKING:
+    from automoderate.app import Assembly
+
+EVENT = "moderation_update"
+RECHECK_INTERVAL = 3600.0
+"""Seconds: no look at who may still see what falls into a run."""
+
+
+@define(eq=False)
+class Publisher:
+    """Publishes to a running server, from its own thread or on the server's."""
+
+    assembly: Assembly
+    handle: Handle
+    updates: Updates
+
+    def publish(self, command: Publish) -> None:
+        """Carry out one command; returns when the last update has been published."""
+        self.updates.begin()
+        if command.rate is None:
+            self._as_fast_as_possible(command)
+        else:
+            self._at_fixed_times(command)
+
+    def _at_fixed_times(self, command: Publish) -> None:
+        """As the notifier does in the same process: encoded here, published on the server's thread."""
+        for when, size in command.due(time.monotonic()):
+            time.sleep(max(0.0, when - time.monotonic()))
+            for _ in range(size):
+                project_id, data = self.updates.next(command.rooms)
+                last = self.assembly.realtime.publish(project_id, EVENT, data)
+        last.result()
+
+    def _as_fast_as_possible(self, command: Publish) -> None:
+        """On the server's thread, a batch whenever the previous one has been written to every member."""
+        batches = command.batches()
+        server = self.assembly.server
+        finished = threading.Event()
+
+        def step(now: float) -> None:
+            if not _has_more_to_do(server, now):
+                size = next(batches, 0)
+                for _ in range(size):
+                    project_id, data = self.updates.next(command.rooms)
+                    server.publish(project_id, EVENT, server.encode(data), now)
+                if not size:
+                    finished.set()
+                    return
+            self.handle.submit(step)
+
+        self.handle.submit(step)
+        finished.wait()
+
+
+def _has_more_to_do(server: Server, now: float) -> bool:
+    """Whether members still wait for their slice of a broadcast: the server then wants to be called at once."""
+    deadline = server.next_deadline()
+    return deadline is not None and deadline <= now
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    name, path = sys.argv[1:]
+    if name == "asyncio":
+        sys.modules["uvloop"] = None  # type: ignore[assignment]  # not found, as where it is not installed
+    from automoderate import app
+
+    config = Config.load(path)
+    settings = Settings(
+        adapter="asyncio" if name == "uvloop" else name,
+        port=0,
+        database_url=config.database_url,
+        secret_key=config.secret_key,
+        log_level="warning",
+        ping_interval=config.ping_interval,
+        recheck_interval=RECHECK_INTERVAL,
+        max_connections_per_minute=1_000_000,
+        max_events_per_minute=1_000_000,
+    )
+    assembly = app.build(settings)
+
+    def commands(handle: Handle) -> None:
+        serve_commands(Publisher(assembly, handle, Updates(config, with_event_id=False)).publish)
+        os._exit(0)  # nobody is left to say goodbye to
+
+    def on_ready(handle: Handle) -> None:
+        ready(handle.addresses[0][1])
+        threading.Thread(target=commands, args=(handle,), daemon=True).start()
+
+    assembly.run(on_ready)
+
+
+if __name__ == "__main__":
+    main()

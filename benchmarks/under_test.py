@@ -1,0 +1,89 @@
+"""What every Python server under test needs to keep to the line protocol of :mod:`benchmarks.servers`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field, frozen
+
+
+@frozen
+class Config:
+    """What the file CONFIG says."""
+
+    database_url: str
+    secret_key: str
+    projects: list[str]
+    template: dict[str, Any]
+    ping_interval: float
+
+    @classmethod
+    def load(cls, path: str | Path) -> Config:
+        return cls(**json.loads(Path(path).read_text()))
+
+
+@frozen
+class Publish:
+    """One command: ``updates`` updates to rooms 0 to ``rooms`` - 1 in turn, ``batch`` at a time."""
+
+    rooms: int
+    updates: int
+    rate: float | None
+    batch: int
+
+    def batches(self) -> Iterator[int]:
+        """How many updates to hand over in one go, again and again until there are none left."""
+        for start in range(0, self.updates, self.batch):
+            yield min(self.batch, self.updates - start)
+
+    def due(self, begin: float) -> Iterator[tuple[float, int]]:
+        """The same with the time at which each batch leaves, counted from ``begin``; for a command with a rate."""
+        assert self.rate is not None
+        for number, size in enumerate(self.batches()):
+            yield begin + number * self.batch / self.rate, size
+
+
+@define
+class Updates:
+    """Makes one update after the other, to each room in turn."""
+
+    config: Config
+    with_event_id: bool = True
+    """Whether to add an ``event_id``; where the server itself does, the updates are as long without."""
+    _seq: Counter[int] = field(factory=Counter)
+    _room: int = 0
+
+    def begin(self) -> None:
+        """The next update goes to room 0, as with every command."""
+        self._room = 0
+
+    def next(self, rooms: int) -> tuple[str, dict[str, Any]]:
+        """The next update's project and data, stamped with the present time."""
+        room, self._room = self._room, (self._room + 1) % rooms
+        seq = self._seq[room]
+        self._seq[room] = seq + 1
+        project_id = self.config.projects[room]
+        meta_data = {**self.config.template["meta_data"], "seq": seq, "sent": time.monotonic_ns()}
+        data = {**self.config.template, "project_id": project_id, "meta_data": meta_data}
+        if self.with_event_id:
+            data["event_id"] = f"{time.time_ns() // 1_000_000}-{seq % 10}"
+        return project_id, data
+
+
+def ready(port: int) -> None:
+    """Say that connections are taken."""
+    print(json.dumps({"port": port}), flush=True)
+
+
+def serve_commands(publish: Callable[[Publish], None]) -> None:
+    """Call ``publish`` with every command and answer when it returns; returns when there will be no more."""
+    for line in sys.stdin:
+        command = Publish(**json.loads(line)["publish"])
+        publish(command)
+        print(json.dumps({"published": command.updates}), flush=True)
