@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import Factory, define
 
 from automoderate import adapters
+
+sys.path.insert(0, str(Path(__file__).parent / "postgresql"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,6 +30,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
         first = metafunc.config.getoption("--first-seed")
         metafunc.parametrize("seed", range(first, first + metafunc.config.getoption("--seeds")))
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Any]:
+    """One PostgreSQL server for all tests that leave it running."""
+    from postgresql_kit import PostgreSQL
+
+    server = PostgreSQL()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture(scope="session")

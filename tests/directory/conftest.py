@@ -1,4 +1,4 @@
-"""An empty SQLite database, and a plain Flask application that signs cookies."""
+"""An empty database, SQLite's and PostgreSQL's, and a plain Flask application that signs cookies."""
 
 from __future__ import annotations
 
@@ -15,12 +15,45 @@ from automoderate.directory.database import Database
 SECRET = "a secret that both applications know"
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path}/made here.sqlite3")
-    database.create_all()
+@pytest.fixture(scope="session")
+def template(postgresql: Any) -> str:
+    """A database with tables and nothing in them, to copy: quicker than making them."""
+    name: str = postgresql.create_with_tables()
+    return name
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An empty database; every test that has one runs with either kind."""
+    if request.param == "sqlite":
+        database = Database(f"sqlite:///{tmp_path}/made here.sqlite3")
+        database.create_all()
+        yield database
+        database.close()
+        return
+    postgresql, template = request.getfixturevalue("postgresql"), request.getfixturevalue("template")
+    name = postgresql.create(template=template)
+    database = Database(postgresql.url(name))
     yield database
     database.close()
+    postgresql.drop(name)
+
+
+Tamper = Callable[..., None]
+
+
+@pytest.fixture
+def tamper(database: Database) -> Tamper:
+    """Executes statements as an application would that minds no constraint."""
+    switch = "PRAGMA foreign_keys = OFF" if database.path is not None else "SET session_replication_role = replica"
+
+    def execute(*statements: str) -> None:
+        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            for statement in (switch, *statements):
+                connection.exec_driver_sql(statement)
+            connection.invalidate()  # the switch is not for others
+
+    return execute
 
 
 MakeApp = Callable[..., flask.Flask]

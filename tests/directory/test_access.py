@@ -1,4 +1,4 @@
-"""Who may see what: over a real SQLite file, also one that another application made."""
+"""Who may see what: over a real database, also one that another application made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import closing
 import flask
 import pytest
 from attrs import frozen
-from sqlalchemy import event
+from sqlalchemy import event, insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from automoderate.core.hub import Access
@@ -20,9 +20,11 @@ from automoderate.directory.access import SQLDirectory
 from automoderate.directory.accounts import ProjectInfo, UserInfo
 from automoderate.directory.database import Database
 from automoderate.directory.sessions import SessionReader
+from automoderate.directory.tables import Project
 
 MakeApp = Callable[..., flask.Flask]
 Login = Callable[[flask.Flask, str], str]
+Tamper = Callable[..., None]
 
 
 @frozen
@@ -94,11 +96,12 @@ def test_an_inactive_user_sees_nothing(world: World, directory: SQLDirectory) ->
     assert directory.check_access(world.member.id, world.project.id) is Access.GRANTED
 
 
-def test_left_over_members_of_a_removed_project_see_nothing(world: World, directory: SQLDirectory) -> None:
-    assert world.database.path is not None
-    with closing(sqlite3.connect(world.database.path)) as connection, connection:
-        connection.execute("DELETE FROM projects")
-        assert connection.execute("SELECT count(*) FROM project_members").fetchone() == (1,)
+def test_left_over_members_of_a_removed_project_see_nothing(
+    world: World, directory: SQLDirectory, tamper: Tamper
+) -> None:
+    tamper("DELETE FROM projects")
+    with world.database.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM project_members").scalar() == 1
     assert directory.check_access(world.member.id, world.project.id) is Access.NOT_FOUND
     assert directory.recheck(world.member.id, [world.project.id]) == frozenset()
 
@@ -123,18 +126,20 @@ def test_strange_ids_are_unknown_never_an_error(world: World, directory: SQLDire
         assert directory.recheck(strange, [world.project.id]) is None, repr(strange)
 
 
-def test_ids_are_compared_exactly_even_where_the_column_is_not(world: World, make_app: MakeApp) -> None:
-    assert world.database.path is not None
-    with closing(sqlite3.connect(world.database.path)) as connection, connection:
-        connection.executescript(
-            """
-            PRAGMA foreign_keys = OFF;
-            CREATE TABLE loose (id TEXT COLLATE NOCASE, name TEXT, user_id TEXT);
-            INSERT INTO loose SELECT id, name, user_id FROM projects;
-            DROP TABLE projects;
-            ALTER TABLE loose RENAME TO projects;
-            """
-        )
+def test_ids_are_compared_exactly_even_where_the_column_is_not(
+    world: World, make_app: MakeApp, tamper: Tamper
+) -> None:
+    if world.database.path is None:
+        tamper("CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+    tamper(
+        "CREATE TABLE loose (id TEXT COLLATE NOCASE, name TEXT, user_id TEXT)",
+        "INSERT INTO loose SELECT id, name, user_id FROM projects",
+        "DROP TABLE projects" if world.database.path is not None else "DROP TABLE projects CASCADE",
+        "ALTER TABLE loose RENAME TO projects",
+    )
+    with world.database.connect() as connection:
+        upper = connection.exec_driver_sql(f"SELECT count(*) FROM projects WHERE id = '{world.project.id.upper()}'")
+        assert upper.scalar() == 1, "the column finds it"
     directory = SQLDirectory(world.database, SessionReader(make_app()))
     assert directory.check_access(world.owner.id, world.project.id) is Access.GRANTED
     assert directory.check_access(world.owner.id, world.project.id.upper()) is Access.NOT_FOUND
@@ -159,14 +164,17 @@ def test_recheck_of_many_projects(world: World, directory: SQLDirectory, queries
     print("seed", seed)
     chance = random.Random(seed)
     rows = [(f"project-{number}", chance.choice([world.owner.id, world.stranger.id])) for number in range(count)]
-    assert world.database.path is not None
-    with closing(sqlite3.connect(world.database.path)) as connection, connection:
-        connection.executemany("INSERT INTO projects (id, name, user_id) VALUES (?, 'many', ?)", rows)
+    with world.database.begin() as connection:
+        connection.execute(
+            insert(Project), [{"id": project, "name": "many", "user_id": owner} for project, owner in rows]
+        )
+    queries.clear()
     expected = frozenset(project for project, owner in rows if owner == world.owner.id)
     assert directory.recheck(world.owner.id, [project for project, _ in rows]) == expected
     assert len(queries) == 1 + -(-count // 500)
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_database_that_is_away_is_an_error_not_an_answer(world: World, directory: SQLDirectory) -> None:
     assert world.database.path is not None
     world.database.close()
@@ -215,10 +223,10 @@ def test_identify_logs_why_a_visitor_is_nobody_and_never_the_cookie(
     assert directory.session_user(login(app, world.stranger.id)) == world.stranger.id, "asks no database"
 
 
-def test_a_user_without_a_word_on_being_active_is_not(world: World, directory: SQLDirectory) -> None:
-    assert world.database.path is not None
-    with closing(sqlite3.connect(world.database.path)) as connection, connection:
-        connection.execute("UPDATE users SET is_active = NULL WHERE id = ?", (world.owner.id,))
+def test_a_user_without_a_word_on_being_active_is_not(
+    world: World, directory: SQLDirectory, tamper: Tamper
+) -> None:
+    tamper(f"UPDATE users SET is_active = NULL WHERE id = '{world.owner.id}'")
     assert directory.check_access(world.owner.id, world.project.id) is Access.NO_USER
 
 

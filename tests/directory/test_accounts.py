@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
+from collections.abc import Callable, Sequence
 
 import pytest
+from sqlalchemy import insert, text
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from automoderate.directory import accounts
 from automoderate.directory.accounts import Conflict, NotFound, UserInfo
 from automoderate.directory.database import Database
+from automoderate.directory.tables import User
 
 
 @pytest.fixture
@@ -23,10 +24,9 @@ def bob(database: Database) -> UserInfo:
     return accounts.create_user(database, username="bob", email="bob@example.org", password="battery staple")
 
 
-def rows(database: Database, query: str) -> list[tuple[object, ...]]:
-    assert database.path is not None
-    with closing(sqlite3.connect(database.path)) as connection:
-        return connection.execute(query).fetchall()
+def rows(database: Database, query: str) -> list[Sequence[object]]:
+    with database.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query))]
 
 
 def test_a_new_user_is_a_complete_row_of_the_existing_application(database: Database, ann: UserInfo) -> None:
@@ -114,10 +114,12 @@ def test_a_user_without_a_password_cannot_log_in_with_one(database: Database, an
 
 def test_an_address_belongs_to_whose_it_is_not_to_who_is_called_so(database: Database, ann: UserInfo) -> None:
     with database.begin() as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO users (id, username, email, password_hash, is_active) VALUES (?, ?, ?, ?, 1)",
-            ("0", "ann@example.org", "mallory@example.org", generate_password_hash("mallory")),
-        )
+        connection.execute(
+            insert(User).values(
+                id="0", username="ann@example.org", email="mallory@example.org", is_active=True,
+                password_hash=generate_password_hash("mallory"),
+            )
+        )  # fmt: skip
     assert accounts.authenticate(database, "ann@example.org", "correct horse") == ann
     assert accounts.authenticate(database, "ann@example.org", "mallory") is None
 
@@ -155,9 +157,10 @@ def test_what_other_records_refer_to_is_not_removed(database: Database, ann: Use
     accounts.add_member(database, project.id, bob.id)
     with database.begin() as connection:
         connection.exec_driver_sql(
-            "CREATE TABLE content (project_id REFERENCES projects (id), by REFERENCES users (id))"
+            "CREATE TABLE content (project_id VARCHAR(36) REFERENCES projects (id), "
+            "by VARCHAR(36) REFERENCES users (id))"
         )
-        connection.exec_driver_sql("INSERT INTO content VALUES (?, ?)", (project.id, bob.id))
+        connection.exec_driver_sql(f"INSERT INTO content VALUES ('{project.id}', '{bob.id}')")
     with pytest.raises(Conflict, match="refer to the project"):
         accounts.remove_project(database, project.id)
     with pytest.raises(Conflict, match="refer to the user"):
@@ -258,10 +261,10 @@ def test_an_api_key_is_looked_up_by_its_secret_while_active(database: Database, 
         accounts.list_api_keys(database, "none")
 
 
-def test_a_key_of_a_project_that_is_gone_is_worthless(database: Database, ann: UserInfo) -> None:
+def test_a_key_of_a_project_that_is_gone_is_worthless(
+    database: Database, ann: UserInfo, tamper: Callable[..., None]
+) -> None:
     project = accounts.create_project(database, name="Forum", owner_id=ann.id)
     key = accounts.create_api_key(database, project.id, "ci")
-    assert database.path is not None
-    with closing(sqlite3.connect(database.path)) as connection, connection:
-        connection.execute("DELETE FROM projects")
+    tamper("DELETE FROM projects")
     assert accounts.api_key(database, key.key) is None
