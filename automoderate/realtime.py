@@ -51,10 +51,10 @@ class Realtime:
         :raises ValueError: for data that JSON cannot say. Checked here, on the caller's thread: nobody waits for it.
         """
         try:
-            Server.validate(event, data)
+            text = Server.encode(data)
         except (TypeError, ValueError) as error:
             raise ValueError(f"the data of {event!r} cannot be sent: {error}") from error
-        return self._call(lambda server, now: server.publish(project_id, event, data, now))
+        return self._call(lambda server, now: server.publish(project_id, event, text, now))
 
     def access_changed(self, *, user_id: str | None = None, project_id: str | None = None) -> Future[None]:
         """Announce that a user's access, or everyone's to a project, may have changed: it is looked up again now."""

@@ -60,6 +60,8 @@ __all__ = ["Client", "Faults", "MemoryDirectory", "Received", "Simulation"]
 TransportName: TypeAlias = Literal["websocket", "polling", "upgrade"]
 
 PATH = "/socket.io/"
+TURN = 0.001
+"""Seconds of virtual time that one turn of the server's loop takes at least."""
 EPOCH = 1_768_473_000.0
 """Wall-clock seconds at the simulation's start."""
 
@@ -151,13 +153,18 @@ class Link:
 
     # The server's end
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> int:
         if self.open and not self.server_closed:
             self._in_flight += len(data)
             if self._in_flight > self._simulation.max_write_buffer:
                 self.abort()
-                return
-            self._transmit("down", data, self._arrive)
+            else:
+                self._transmit("down", data, self._arrive)
+        return len(data)
+
+    def keep(self, rest: memoryview) -> None:
+        """The rest of a write; ``write`` takes everything."""
+        raise AssertionError("nothing is left of a write here")
 
     def close(self) -> None:
         if self.open and not self.server_closed:
@@ -597,6 +604,7 @@ class Simulation:
         self.directory = MemoryDirectory()
         self._asked: Directory = directory or self.directory
         self.now = 1000.0
+        self._last_tick = 0.0
         self.max_write_buffer = 4 * 1024 * 1024
         self._limits, self._config, self._history = limits, config, history
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -635,7 +643,7 @@ class Simulation:
 
     def publish(self, project_id: str, event: str, data: Mapping[str, Any]) -> str:
         """Publish an event to a project's room; returns its ``event_id``."""
-        event_id = self.server.publish(project_id, event, data, self.now)
+        event_id = self.server.publish(project_id, event, Server.encode(data), self.now)
         self._flush()
         return event_id
 
@@ -667,7 +675,7 @@ class Simulation:
         Deadlines of the server further away than that (heartbeats, re-checks) are left alone.
         """
         limit = self.now + within
-        while (when := self._next()) is not None and when <= limit and self._queue:
+        while (when := self._next()) is not None and when <= limit and (self._queue or when <= self.now + TURN):
             self._step(when)
 
     def advance(self, seconds: float) -> None:
@@ -709,15 +717,21 @@ class Simulation:
     # The loop
 
     def _next(self) -> float | None:
-        deadline = self.server.next_deadline()
+        deadline = self._deadline()
         arrival = self._queue[0][0] if self._queue else None
         times = [max(when, self.now) for when in (deadline, arrival) if when is not None]
         return min(times, default=None)
 
+    def _deadline(self) -> float | None:
+        """When the server is next told the time: it has to wait for its turn, like everybody else."""
+        deadline = self.server.next_deadline()
+        return None if deadline is None else max(deadline, self._last_tick + TURN)
+
     def _step(self, when: float) -> None:
         self.now = when
-        deadline = self.server.next_deadline()
+        deadline = self._deadline()
         if deadline is not None and deadline <= when:
+            self._last_tick = when
             self.server.tick(when)
             self._flush()
         elif self._queue and self._queue[0][0] <= when:
@@ -731,9 +745,10 @@ class Simulation:
         match output:
             case Write(connection, data):
                 connection.write(data)
-            case Fanout(connections, data):
-                for connection in connections:
-                    connection.write(data)
+            case Fanout(writes):
+                for connections, data in writes:
+                    for connection in connections:
+                        connection.write(data)
             case Close(connection):
                 connection.transport.close()
             case Abort(connection):

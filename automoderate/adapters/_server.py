@@ -120,10 +120,11 @@ class Server(ABC):
             self.quiet.set()
 
     def _perform(self, output: Output) -> None:
-        if isinstance(output, Write):
+        if isinstance(output, Fanout):
+            for connections, data in output.writes:
+                self._write(connections, data)
+        elif isinstance(output, Write):
             self._write((output.connection,), output.data)
-        elif isinstance(output, Fanout):
-            self._write(output.connections, output.data)
         elif isinstance(output, Close):
             output.connection.transport.close()
         elif isinstance(output, Abort):
@@ -135,12 +136,22 @@ class Server(ABC):
 
     @staticmethod
     def _write(connections: Iterable[Connection], data: bytes) -> None:
+        """The loop that all speed comes from: what happens here happens for every update and every member."""
+        size = len(data)
         for connection in connections:
             try:
-                connection.write(data)
+                sent = connection.write(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:  # the peer has reset the connection
+                connection.transport.abort()
+                continue
             except Exception:
                 log.exception("Error while writing to a connection; it is dropped")
                 connection.transport.abort()
+                continue
+            if sent != size:
+                connection.transport.keep(memoryview(data)[sent:])
 
     def tick(self) -> None:
         """The timer fired."""
@@ -182,9 +193,9 @@ class Server(ABC):
 class SocketLink(ABC):
     """One connection on a plain non-blocking socket: the driver's ``Transport``.
 
-    ``write`` goes straight to the kernel. While the kernel's buffer is full it is a function that puts the data
-    behind what waits already, and once the connection is over one that ignores it; ``connection.write`` is always the
-    same function, so that a broadcast finds it without a detour.
+    ``write`` is the socket's own ``send``. While the kernel's buffer is full it is a function that puts the data behind
+    what waits already, and once the connection is over one that ignores it; ``connection.write`` is always the same
+    function, so that a broadcast finds it without a detour.
     """
 
     __slots__ = ("closing", "connection", "server", "sock", "unsent", "waiting", "write")
@@ -197,7 +208,7 @@ class SocketLink(ABC):
         # The pieces are shared with everybody who waits for the same broadcast.
         self.unsent: deque[bytes | memoryview] = deque()
         self.waiting = 0  # bytes in there
-        self.write: Callable[[bytes], object] = self._send
+        self.write: Callable[[bytes], int] = sock.send
 
     @abstractmethod
     def start_writing(self) -> None:
@@ -240,7 +251,7 @@ class SocketLink(ABC):
             self._reset_on_close()
         self.sock.close()
         self.server.links.discard(self)
-        self._write_with(_discard)
+        self._write_with(discard)
         self._forget()
         if self.connection is not None:
             self.server.bridge.lost(self.connection)
@@ -248,35 +259,28 @@ class SocketLink(ABC):
 
     def close(self) -> None:
         self.closing = True
-        self._write_with(_discard)
+        self._write_with(discard)
         self.end(_shared.CLOSE_TIMEOUT if self.unsent else 0.0)
 
     def abort(self) -> None:
         if self in self.server.links:
             self.closing = True
-            self._write_with(_discard)
+            self._write_with(discard)
             self._forget()
             self._reset_on_close()
             self.end()
 
-    def _send(self, data: bytes) -> None:
-        try:
-            sent = self.sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.abort()  # the peer has reset the connection
-            return
-        if sent < len(data):
-            # A worker thread can wait for a slow peer; what the driver writes by itself can only be bounded.
-            self.unsent.append(memoryview(data)[sent:])
-            self.waiting = len(data) - sent
-            self._write_with(self._put)
-            if self.connection is not None:
-                self.server.bridge.pause(self.connection)
-            self.start_writing()
+    def keep(self, rest: memoryview) -> None:
+        """Hold what the kernel did not take of a write, and everything written from here on until it takes it."""
+        # A worker thread can wait for a slow peer; what the driver writes by itself can only be bounded.
+        self.unsent.append(rest)
+        self.waiting = len(rest)
+        self._write_with(self._put)
+        if self.connection is not None:
+            self.server.bridge.pause(self.connection)
+        self.start_writing()
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytes) -> int:
         """Write while the peer is slow. One that stays slow is dropped: it comes back and catches up."""
         if self.waiting + len(data) <= self.server.max_write_buffer:
             self.unsent.append(data)
@@ -284,6 +288,7 @@ class SocketLink(ABC):
         else:
             log.info("Dropped a peer that takes no data while %d bytes wait for it", self.waiting)
             self.abort()
+        return len(data)
 
     def send_unsent(self) -> None:
         """Send what the kernel takes now. When all is gone, writing is direct again, or the close may happen."""
@@ -303,7 +308,7 @@ class SocketLink(ABC):
         if self.closing:
             self.end()
             return
-        self._write_with(self._send)
+        self._write_with(self.sock.send)
         if self.connection is not None:
             self.server.bridge.resume(self.connection)
 
@@ -316,14 +321,15 @@ class SocketLink(ABC):
         self.unsent.clear()
         self.waiting = 0
 
-    def _write_with(self, write: Callable[[bytes], object]) -> None:
+    def _write_with(self, write: Callable[[bytes], int]) -> None:
         self.write = write
         if self.connection is not None:
             self.connection.write = write
 
 
-def _discard(data: bytes) -> None:
+def discard(data: bytes) -> int:
     """The ``write`` of a connection that is over."""
+    return len(data)
 
 
 def accept(listener: socket.socket) -> socket.socket | None:

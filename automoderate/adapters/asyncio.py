@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from automoderate.adapters import Handle, _shared
-from automoderate.adapters._server import Server
+from automoderate.adapters._server import Server, discard
 from automoderate.adapters._shared import BACKLOG, Jobs, listen, peer_of
 from automoderate.adapters._wsgi import WSGIApplication
 from automoderate.protocol.outputs import Driver, Job
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 class _Link(asyncio.Protocol):
     """One connection: hands what happens on it to the driver, whose ``Transport`` it is."""
 
-    __slots__ = ("connection", "server", "transport", "write")
+    __slots__ = ("connection", "server", "sock", "transport")
 
     def __init__(self, server: _Server) -> None:
         self.server = server
@@ -36,12 +36,15 @@ class _Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.write = self.transport.write
+        # Straight to the kernel, which the transport is asked only to wait for: it holds something while writing is
+        # paused, and never else. A second object for the same descriptor, which stays the transport's to close.
+        descriptor = transport.get_extra_info("socket").fileno()
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=descriptor)
         if self.server.dismissed:  # accepted, but the server is leaving since
             self.transport.abort()
             return
         self.server.links.add(self)
-        self.transport.set_write_buffer_limits(high=self.server.high_water)
+        self.transport.set_write_buffer_limits(0)
         self._set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer = peer_of(transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
 
@@ -49,6 +52,13 @@ class _Link(asyncio.Protocol):
             self.connection = self.server.driver.connect(self, peer, now)
 
         self.server.drive(self, connect)
+
+    @property
+    def write(self) -> Callable[[bytes], int]:
+        return self.sock.send
+
+    def keep(self, rest: memoryview) -> None:
+        self.transport.write(rest)
 
     def data_received(self, data: bytes) -> None:
         if self.connection is not None:
@@ -61,8 +71,9 @@ class _Link(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.server.links.discard(self)
+        self.sock.detach()
         if self.connection is not None:
-            self.connection.write = _discard  # uvloop's would raise
+            self.connection.write = discard
             self.server.bridge.lost(self.connection)
             self.server.drive(self, self.server.driver.connection_lost, self.connection)
 
@@ -70,40 +81,41 @@ class _Link(asyncio.Protocol):
         # A worker thread can wait for a slow peer; what the driver writes by itself can only be bounded.
         if self.connection is not None:
             self.server.bridge.pause(self.connection)
-            self.connection.write = self.write_bounded
+            self.connection.write = self._put
 
     def resume_writing(self) -> None:
-        if self.connection is not None:
+        if self.connection is not None and not self.transport.is_closing():
             self.server.bridge.resume(self.connection)
             self.connection.write = self.write
 
     def close(self) -> None:
+        if self.connection is not None:
+            self.connection.write = discard
         self.transport.close()
         if self in self.server.links and self.transport.get_write_buffer_size():
             self.server.loop.call_later(_shared.CLOSE_TIMEOUT, self.abort)
 
     def abort(self) -> None:
         if self in self.server.links:
+            if self.connection is not None:
+                self.connection.write = discard
             # With a reset, so that a cut is no orderly end and the kernel lets go of what the peer never took.
             self._set_option(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()
 
     def _set_option(self, level: int, option: int, value: int | bytes) -> None:
         with contextlib.suppress(OSError):  # the peer has reset the connection already
-            self.transport.get_extra_info("socket").setsockopt(level, option, value)
+            self.sock.setsockopt(level, option, value)
 
-    def write_bounded(self, data: bytes) -> None:
+    def _put(self, data: bytes) -> int:
         """Write while the peer is slow. One that stays slow is dropped: it comes back and catches up."""
         waiting = self.transport.get_write_buffer_size()
         if waiting + len(data) <= self.server.max_write_buffer:
-            self.write(data)
-        elif not self.transport.is_closing():
+            self.transport.write(data)
+        else:
             log.info("Dropped a peer that takes no data while %d bytes wait for it", waiting)
             self.abort()
-
-
-def _discard(data: bytes) -> None:
-    """The ``write`` of a connection that is gone."""
+        return len(data)
 
 
 class _Server(Server):

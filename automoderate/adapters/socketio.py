@@ -16,7 +16,6 @@ a lock around the translator, and one task that does what is on the list and sle
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import threading
 import time
@@ -33,7 +32,7 @@ from socketio import packet
 
 from automoderate.core import hub as rules
 from automoderate.core.hub import Access, Hub
-from automoderate.server import Backplane, NotRunning
+from automoderate.server import Backplane, NotRunning, Server
 
 __all__ = ["Attachment", "Directory", "attach"]
 
@@ -144,9 +143,9 @@ class Translator:
         """When ``handle(Tick())`` is next wanted; None: never."""
         return self._hub.next_deadline()
 
-    def publish(self, project_id: str, event: str, data: Mapping[str, Any]) -> str:
+    def publish(self, project_id: str, event: str, text: str) -> str:
         """Number and remember an update; it comes back by the backplane's listener. Returns its ``event_id``."""
-        return self._backplane.publish(project_id, event, data).event_id
+        return self._backplane.publish(project_id, event, text).event_id
 
     def take(self, engine_id: str, message: str | bytes, now: float) -> bool:
         """Whether a message of a client is an event the hub knows; then the hub was told."""
@@ -210,8 +209,11 @@ class Translator:
     def _emit(self, effect: rules.Emit) -> Iterator[Todo]:
         return self._send(effect.event, effect.data, effect.sid)
 
+    def _replay(self, effect: rules.Replay) -> Iterator[Todo]:
+        return self._send(effect.update.event, effect.update.data, effect.sid)
+
     def _broadcast(self, effect: rules.Broadcast) -> Iterator[Todo]:
-        return self._send(effect.event, effect.data, effect.room)
+        return self._send(effect.update.event, effect.update.data, effect.room)
 
     def _send(self, event: str, data: Mapping[str, Any], room: str) -> Iterator[Todo]:
         # Past a message queue of the application's: on the other nodes it is their own backplane that says it.
@@ -245,6 +247,7 @@ _EFFECTS: Mapping[type[Any], Callable[[Translator, Any], Iterator[Todo]]] = {
     rules.CheckAccess: Translator._check_access,
     rules.Recheck: Translator._recheck,
     rules.Emit: Translator._emit,
+    rules.Replay: Translator._replay,
     rules.Acknowledge: Translator._acknowledge,
     rules.Enter: Translator._enter,
     rules.Leave: Translator._leave,
@@ -286,10 +289,10 @@ class Attachment(ABC):
         :raises ValueError: for data that JSON cannot say.
         """
         try:
-            copy = json.loads(json.dumps(data, allow_nan=False))
-        except (TypeError, ValueError, RecursionError) as error:
+            text = Server.encode(data)
+        except (TypeError, ValueError) as error:
             raise ValueError(f"the data of {event!r} cannot be sent: {error}") from error
-        return self._call(lambda: self._translator.publish(project_id, event, copy))
+        return self._call(lambda: self._translator.publish(project_id, event, text))
 
     def access_changed(self, *, user_id: str | None = None, project_id: str | None = None) -> Future[None]:
         """Announce that a user's access, or everyone's to a project, may have changed: it is looked up again now."""

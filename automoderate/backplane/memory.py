@@ -9,17 +9,14 @@ around the restart would be missing without anybody noticing.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
-from itertools import takewhile
-from typing import Any
+from collections.abc import Callable
 
 from attrs import define, field
 
 from automoderate.backplane import History, Update
-from automoderate.core.hub import parse_event_id
+from automoderate.core.hub import parse_event_id, stamped
 
 EventId = tuple[int, int]
 
@@ -34,42 +31,41 @@ class _Stream:
 
     floor: EventId
     last: EventId
-    updates: OrderedDict[EventId, Update] = field(factory=OrderedDict)
-    sizes: deque[int] = field(factory=deque)
-    """Bytes of each update's data as JSON, oldest first, and of all of them:"""
+    kept: deque[tuple[EventId, int, Update]] = field(factory=deque)
+    """Oldest first, with the bytes of each update's data as JSON, and of all of them:"""
     size: int = 0
 
     def append(self, update: Update) -> None:
-        size = len(json.dumps(update.data))
-        self.updates[self.last] = update
-        self.sizes.append(size)
+        size = len(update.text.encode())
+        self.kept.append((self.last, size, update))
         self.size += size
 
     def drop_oldest(self) -> None:
-        self.floor, _ = self.updates.popitem(last=False)
-        self.size -= self.sizes.popleft()
+        self.floor, size, _ = self.kept.popleft()
+        self.size -= size
 
     def expire(self, oldest: int) -> None:
         """Drop what was published before the wall-clock millisecond ``oldest``."""
-        while self.updates and next(iter(self.updates))[0] < oldest:
+        while self.kept and self.kept[0][0][0] < oldest:
             self.drop_oldest()
 
     def after(self, position: EventId) -> tuple[Update, ...] | None:
         """What follows ``position``; None where this history does not know that id."""
-        if position == self.floor:
-            return tuple(self.updates.values())
-        if position not in self.updates:
-            return None
+        missed: list[Update] = []
         # From the newest backwards: most clients missed only the last few.
-        missed = tuple(takewhile(lambda event_id: event_id != position, reversed(self.updates)))
-        return tuple(self.updates[event_id] for event_id in reversed(missed))
+        for event_id, _, update in reversed(self.kept):
+            if event_id <= position:
+                return tuple(reversed(missed)) if event_id == position else None
+            missed.append(update)
+        return tuple(reversed(missed)) if position == self.floor else None
 
 
 class MemoryBackplane:
     """Updates of many projects in one process's memory. One thread only: there are no locks.
 
     ``entries`` and ``max_bytes`` (of JSON) bound one project's history, ``max_age`` (seconds of ``wall``) every
-    project's, and ``max_projects`` the number of projects: the least recently published one is forgotten first.
+    project's, and ``max_projects`` and ``max_total_bytes`` all of them: the least recently published one is forgotten
+    first.
     What is no longer kept is answered with an incomplete history, never with a silent gap. All of one history
     goes to a client that catches up at once, so ``max_bytes`` has to stay below what may wait for one client.
     """
@@ -81,24 +77,27 @@ class MemoryBackplane:
         entries: int = 1000,
         max_bytes: int = 2 * 1024 * 1024,
         max_age: float = 86_400.0,
-        max_projects: int = 1000,
+        max_projects: int = 10_000,
+        max_total_bytes: int = 256 * 1024 * 1024,
     ) -> None:
-        if entries < 1 or max_bytes < 1 or max_projects < 1 or max_age <= 0:
-            raise ValueError("entries, max_bytes, max_age and max_projects must be positive")
+        if min(entries, max_bytes, max_projects, max_total_bytes) < 1 or max_age <= 0:
+            raise ValueError("entries, max_bytes, max_age, max_projects and max_total_bytes must be positive")
         self.listener: Callable[[Update], None] | None = None
         self._wall = wall
         self._entries = entries
         self._max_bytes = max_bytes
         self._max_age = int(max_age * 1000)
         self._max_projects = max_projects
+        self._max_total_bytes = max_total_bytes
+        self._size = 0
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
         # Where the history of a project begins that is not in _streams. One id for all of them: at first the
         # start of this process, later the newest id of any project that was forgotten, so that no forgotten
         # project can be taken for one that has never published.
         self._floor: EventId = (self._milliseconds(), 0)
 
-    def publish(self, project_id: str, event: str, data: Mapping[str, Any]) -> Update:
-        """Number and keep one event of a project, then call the listener with it."""
+    def publish(self, project_id: str, event: str, text: str) -> Update:
+        """Number and keep one event of a project, whose data ``text`` is, then call the listener with it."""
         now = self._milliseconds()
         self._forget_expired(now)
         stream = self._streams.get(project_id)
@@ -108,13 +107,8 @@ class MemoryBackplane:
         last_milliseconds, sequence = stream.last
         stream.last = (now, 0) if now > last_milliseconds else (last_milliseconds, sequence + 1)
         event_id = _text(stream.last)
-        update = Update(project_id, event, {**data, "event_id": event_id}, event_id)
-        stream.append(update)
-        stream.expire(now - self._max_age)
-        while len(stream.updates) > self._entries or stream.size > self._max_bytes:
-            stream.drop_oldest()
-        if len(self._streams) > self._max_projects:
-            self._forget_oldest()
+        update = Update(project_id, event, stamped(text, event_id), event_id)
+        self._keep(stream, update, now - self._max_age)
         if self.listener is not None:
             self.listener(update)
         return update
@@ -128,7 +122,9 @@ class MemoryBackplane:
         stream = self._streams.get(project_id)
         if stream is None:
             stream = _Stream(self._floor, self._floor)
+        before = stream.size
         stream.expire(self._milliseconds() - self._max_age)
+        self._size -= before - stream.size
         last_event_id = _text(stream.last)
         if after is None:
             return History((), True, last_event_id)
@@ -137,6 +133,16 @@ class MemoryBackplane:
         if updates is None:
             return History((), False, last_event_id)
         return History(updates, True, last_event_id)
+
+    def _keep(self, stream: _Stream, update: Update, oldest: int) -> None:
+        before = stream.size
+        stream.append(update)
+        stream.expire(oldest)
+        while len(stream.kept) > self._entries or stream.size > self._max_bytes:
+            stream.drop_oldest()
+        self._size += stream.size - before
+        while len(self._streams) > self._max_projects or self._size > self._max_total_bytes:
+            self._forget_oldest()
 
     def _milliseconds(self) -> int:
         return max(0, int(self._wall() * 1000))
@@ -148,6 +154,7 @@ class MemoryBackplane:
 
     def _forget_oldest(self) -> None:
         _, stream = self._streams.popitem(last=False)
+        self._size -= stream.size
         self._floor = max(self._floor, stream.last)
 
 

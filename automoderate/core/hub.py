@@ -13,7 +13,7 @@ Rules
     a session the hub no longer has.
 3.  Deadlines that have passed take effect before the input that arrives with them.
 4.  Effects are performed in order. An update reaches a session only between its ``Enter`` and its ``Leave``, or as an
-    ``Emit`` of catch-up just before its ``joined_project``.
+    ``Replay`` just before its ``joined_project``.
 5.  A room's *position* is the id of the newest update the hub has seen of it, known while somebody follows the room.
     Updates at or before the position are ignored: this is what makes delivery ordered and single, whatever the
     backplane repeats.
@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import enum
 import heapq
+import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
@@ -114,12 +115,19 @@ class Limits:
 
 @frozen
 class Update:
-    """One event of one project; ``data`` already carries its ``event_id``."""
+    """One event of one project, encoded once for everybody who is to get it."""
 
     project_id: str
     event: str
-    data: Mapping[str, Any]
+    text: str
+    """The data as JSON, an object that already carries its ``event_id``."""
     event_id: str
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The data, parsed."""
+        data: dict[str, Any] = json.loads(self.text)
+        return data
 
 
 @frozen
@@ -131,6 +139,11 @@ class History:
     """False: the history does not reach back to that id (or never knew it), and ``updates`` is empty."""
     last_event_id: str
     """The project's newest id, or where its history begins when there is none."""
+
+
+def stamped(text: str, event_id: str) -> str:
+    """A JSON object's text, without spaces and without an ``event_id``, with this one added."""
+    return f'{text[:-1]}{"," if len(text) > 2 else ""}"event_id":"{event_id}"}}'
 
 
 def room_name(project_id: str) -> str:
@@ -301,6 +314,14 @@ class Emit:
 
 
 @frozen
+class Replay:
+    """Send one session an update that it missed."""
+
+    sid: str
+    update: Update
+
+
+@frozen
 class Acknowledge:
     """Answer a client's event."""
 
@@ -327,11 +348,10 @@ class Leave:
 
 @frozen
 class Broadcast:
-    """Send one event to everyone who entered the room."""
+    """Send an update to everyone who entered the room."""
 
     room: str
-    event: str
-    data: Mapping[str, Any]
+    update: Update
 
 
 @frozen
@@ -343,7 +363,7 @@ class End:
 
 
 Effect: TypeAlias = (
-    Identify | CheckAccess | ReadHistory | Recheck | Emit | Acknowledge | Enter | Leave | Broadcast | End
+    Identify | CheckAccess | ReadHistory | Recheck | Emit | Replay | Acknowledge | Enter | Leave | Broadcast | End
 )  # fmt: skip
 
 
@@ -621,7 +641,7 @@ class Hub:
             return
         room.position = update.event_id
         if room.live:
-            yield Broadcast(room_name(room.project_id), update.event, update.data)
+            yield Broadcast(room_name(room.project_id), update)
 
     def _on_logged_out(self, item: LoggedOut, now: float) -> Iterator[Effect]:
         for session in self._sessions.values():
@@ -824,7 +844,7 @@ class Hub:
         end = _order(room.position)
         for update in (*history.updates, *buffered):
             if _order(after) < _order(update.event_id) <= end:
-                yield Emit(membership.session.sid, update.event, update.data)
+                yield Replay(membership.session.sid, update)
         yield from self._enter(membership, after)
 
     def _enter(self, membership: _Membership, since: str) -> Iterator[Effect]:

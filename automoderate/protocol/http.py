@@ -83,7 +83,7 @@ class Connection:
 
     transport: Transport
     peer: Peer
-    write: Callable[[bytes], object]
+    write: Callable[[bytes], int]
     """``transport.write``, or what an adapter puts there while the kernel buffer is full."""
     http: h11.Connection | None
     use: Use = Use.IDLE

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 class Transport(Protocol):
     """One accepted TCP connection, as an adapter implements it."""
 
-    def write(self, data: bytes, /) -> object:
-        """Send ``data`` now as far as the kernel takes it and keep the (bounded) rest. Never blocks."""
+    @property
+    def write(self) -> Callable[[bytes], int]:
+        """A non-blocking ``send``, at first: a function that sends what the kernel takes now and returns how many bytes
+        that were, or raises BlockingIOError for none. The adapter hands the rest to ``keep``."""
+
+    def keep(self, rest: memoryview, /) -> object:
+        """Hold the (bounded) rest of a write. Until it is gone the connection's ``write`` puts data behind it."""
 
     def close(self) -> object:
         """Close once everything written so far has left; idempotent."""
@@ -50,10 +55,9 @@ class Write:
 
 @frozen
 class Fanout:
-    """Write the same ``data`` to every connection, in a plain loop: the path a broadcast takes."""
+    """Write the same data to each of some connections, in a plain loop: the path a broadcast takes."""
 
-    connections: Sequence[Connection]
-    data: bytes
+    writes: Sequence[tuple[Sequence[Connection], bytes]]
 
 
 @frozen

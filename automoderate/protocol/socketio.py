@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from attrs import define, field
 from socketio import packet
 
+from automoderate.protocol.broadcast import dump_json
 from automoderate.protocol.config import Config
 from automoderate.protocol.engineio import EngineServer
 from automoderate.protocol.events import (
@@ -59,13 +60,7 @@ class _Json:
 
     @staticmethod
     def dumps(value: Any, separators: tuple[str, str]) -> str:
-        """Raises ValueError for NaN and infinities: no JavaScript client could read the packet."""
-        text = json.dumps(value, separators=separators, ensure_ascii=False, allow_nan=False)
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # half a surrogate pair, which a client may have sent as an escape
-            return json.dumps(value, separators=separators, allow_nan=False)
-        return text
+        return dump_json(value, separators)
 
     @staticmethod
     def loads(text: str) -> Any:

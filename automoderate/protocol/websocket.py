@@ -30,8 +30,17 @@ class Ending(enum.Enum):
 
 
 def text_frame(text: str) -> bytes:
-    """One complete unmasked text frame, as servers send it."""
-    return Frame(Opcode.TEXT, text.encode()).serialize(mask=False)
+    """One complete unmasked text frame, as servers send it (RFC 6455, section 5.2).
+
+    By hand, as the library takes ten times as long: more than half of what a broadcast to a small room costs.
+    """
+    payload = text.encode()
+    size = len(payload)
+    if size < 126:
+        return bytes((0x81, size)) + payload
+    if size < 65536:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
+    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
 
 
 def binary_frame(data: bytes) -> bytes:

@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import socket
+import stat
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -53,7 +56,8 @@ from automoderate.protocol.outputs import (
 
 T = TypeVar("T")
 
-PATIENCE = 20.0  # seconds after which something that should have happened never will
+PATIENCE = 60.0  # seconds after which something that should have happened never will
+NARROW = 65_536  # bytes that the kernel of a slow peer's server keeps at least: little beside what the tests write
 
 
 def _run_asyncio(driver: Driver, **options: Any) -> None:
@@ -93,7 +97,7 @@ class Running:
         self.driver = driver
         self.error: BaseException | None = None
         self._ready: Future[Handle] = Future()
-        settings = {"host": "127.0.0.1", "port": 0, "drain_timeout": 5.0, "handle_signals": False} | options
+        settings = {"host": "127.0.0.1", "port": 0, "drain_timeout": PATIENCE, "handle_signals": False} | options
         if kind in names():
             # Not in the thread: eventlet imports threading a second time, which makes the importing thread one that
             # can never be joined.
@@ -114,9 +118,15 @@ class Running:
     def port(self) -> int:
         return self.handle.addresses[0][1]
 
-    def connect(self, receive_buffer: int | None = None) -> Peerside:
+    def connect(self) -> Peerside:
         """A client of this server."""
-        return Peerside.connect(self.handle.addresses[0], receive_buffer)
+        return Peerside.connect(self.handle.addresses[0])
+
+    def connect_slow(self) -> Peerside:
+        """A client that, while it does not read, soon has something wait for it in the server."""
+        client = self.connect()
+        client.narrow()
+        return client
 
     def call(self, call: Callable[[float], T]) -> T:
         """Run ``call(now)`` on the server's thread."""
@@ -143,17 +153,39 @@ class Peerside:
         self._buffer = bytearray()
 
     @classmethod
-    def connect(cls, address: tuple[str, int], receive_buffer: int | None = None) -> Peerside:
-        sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
-        try:
-            if receive_buffer is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-            sock.settimeout(PATIENCE)
-            sock.connect(address)
-        except OSError:
-            sock.close()
-            raise
-        return cls(sock)
+    def connect(cls, address: tuple[str, int]) -> Peerside:
+        return cls(socket.create_connection(address, PATIENCE))
+
+    def narrow(self) -> None:
+        """Have the kernel keep little on the server's end, which has to be in this process.
+
+        A small receive buffer on this end would have that effect too, but be slow to empty: the kernel then sends
+        small segments, and waits for a delayed acknowledgement after each.
+        """
+        with self.their_end() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, NARROW)
+
+    def their_end(self) -> socket.socket:
+        """The server's socket of this connection, where the server is in this process; it may be about to accept it."""
+        deadline = time.monotonic() + PATIENCE
+        while (found := self._find_their_end()) is None:
+            assert time.monotonic() < deadline, "the server has no such connection"
+        return found
+
+    def _find_their_end(self) -> socket.socket | None:
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):  # gone meanwhile, or no connected socket
+                if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                    continue
+                sock = socket.socket(fileno=os.dup(int(name)))
+                try:
+                    if sock.getpeername() == self.sock.getsockname():
+                        return sock
+                except BaseException:
+                    sock.close()
+                    raise
+                sock.close()
+        return None
 
     def __enter__(self) -> Peerside:
         return self
@@ -169,12 +201,14 @@ class Peerside:
         return self.until(b"\n").removesuffix(b"\n")
 
     def until(self, mark: bytes) -> bytes:
-        while mark not in self._buffer:
+        searched = 0
+        while (found := self._buffer.find(mark, searched)) < 0:
+            searched = max(0, len(self._buffer) - len(mark) + 1)
             data = self.sock.recv(65536)
             if not data:
                 return self._take(len(self._buffer))
             self._buffer += data
-        return self._take(self._buffer.index(mark) + len(mark))
+        return self._take(found + len(mark))
 
     def exactly(self, count: int) -> bytes:
         while len(self._buffer) < count:
@@ -321,7 +355,7 @@ class Script:
         self._outputs += outputs
 
     def shout(self, data: bytes) -> None:
-        self._outputs.append(Fanout([line.itself for line in self.lines], data))
+        self._outputs.append(Fanout([([line.itself for line in self.lines], data)]))
 
     def do_echo(self, line: Line, text: bytes, now: float) -> None:
         self.say(line, text)
@@ -419,7 +453,7 @@ class Web:
         """Send one message to every session."""
         encoded = Encoded.message(text)
         wired = [wire for session in self.sessions if (wire := self.engine.wire_connection(session)) is not None]
-        self._outputs += [*self.engine.outputs(), Fanout(wired, encoded.frame)]
+        self._outputs += [*self.engine.outputs(), Fanout([(wired, encoded.frame)])]
         for session in self.sessions:
             if self.engine.wire_connection(session) is None:
                 self.engine.send_encoded(session, encoded, now)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
 import os
 import socket
-import stat
 import threading
 from collections import Counter
 from typing import NoReturn, cast
 
 import pytest
-from adapter_kit import PATIENCE, Peerside, Running, Script, Start
+from adapter_kit import PATIENCE, Running, Script, Start
 
 from automoderate.adapters import ServerStopped, _shared
 from automoderate.protocol.http import Connection
@@ -63,25 +61,8 @@ def test_small_answers_are_not_held_back_to_be_joined(start: Start) -> None:
     with server.connect() as client:
         client.send(b"echo hello\n")
         client.line()
-        with their_end(client) as sock:
+        with client.their_end() as sock:
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-
-def their_end(client: Peerside) -> socket.socket:
-    """The server's socket of this client's connection: it is one of this process's."""
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # gone meanwhile, or no connected socket
-            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
-                continue
-            sock = socket.socket(fileno=os.dup(int(name)))
-            try:
-                if sock.getpeername() == client.sock.getsockname():
-                    return sock
-            except BaseException:
-                sock.close()
-                raise
-            sock.close()
-    raise AssertionError("the server has no such connection")
 
 
 def test_a_half_closed_connection_still_gets_its_answers(start: Start) -> None:
@@ -96,7 +77,7 @@ def test_a_half_closed_connection_still_gets_its_answers(start: Start) -> None:
 
 def test_everything_written_before_a_close_arrives(start: Start) -> None:
     server = start(Script(), max_write_buffer=8 * 1024 * 1024)
-    with server.connect(receive_buffer=4096) as client:
+    with server.connect_slow() as client:
         client.send(b"bye 4000000\n")
         assert len(client.rest()) == 4_000_001
 
@@ -104,9 +85,9 @@ def test_everything_written_before_a_close_arrives(start: Start) -> None:
 def test_a_closed_connection_does_not_wait_for_ever_for_its_peer(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_shared, "CLOSE_TIMEOUT", 0.05)
     driver = Script()
-    server = start(driver, max_write_buffer=64 * 1024 * 1024)
-    with server.connect(receive_buffer=4096) as deaf:
-        deaf.send(b"bye 30000000\n")
+    server = start(driver, max_write_buffer=8 * 1024 * 1024)
+    with server.connect_slow() as deaf:
+        deaf.send(b"bye 4000000\n")
         driver.wait_for(lambda: len(driver.lost) == 1)
         assert deaf.ended()
     gone = driver.lost[0].itself
@@ -209,7 +190,7 @@ def test_an_output_that_cannot_be_performed_takes_no_other_with_it(
 
         def queue(now: float) -> None:
             broken = cast(Connection, Broken())
-            driver.queue(Close(broken), Fanout([broken], b"x"), Write(driver.lines[0].itself, b"still here\n"))
+            driver.queue(Close(broken), Fanout([([broken], b"x")]), Write(driver.lines[0].itself, b"still here\n"))
 
         server.call(queue)
         assert client.line() == b"still here"
@@ -224,7 +205,7 @@ def test_outputs_for_a_connection_that_is_gone_are_ignored(start: Start) -> None
         assert client.line() == b"in"
     driver.wait_for(lambda: len(driver.lost) == 1)
     gone = driver.lost[0].itself
-    server.call(lambda now: driver.queue(Write(gone, b"x"), Fanout([gone], b"x"), Close(gone), Abort(gone)))
+    server.call(lambda now: driver.queue(Write(gone, b"x"), Fanout([([gone], b"x")]), Close(gone), Abort(gone)))
     server.call(lambda now: None)
 
 
@@ -385,13 +366,13 @@ def test_a_peer_that_never_reads_is_dropped_and_the_others_get_everything(
 ) -> None:
     driver = Script()
     server = start(driver, max_write_buffer=256 * 1024)
-    with server.connect(receive_buffer=4096) as deaf, server.connect() as client:
+    with server.connect_slow() as deaf, server.connect() as client:
         for each in (deaf, client):
             each.send(b"echo in\n")
             assert each.line() == b"in"
         padding = b"x" * 50_000
         dropped_at = None
-        for number in range(400):
+        for number in range(100):
             server.call(lambda now, number=number: driver.shout(b"%d %s\n" % (number, padding)))  # type: ignore[misc]
             assert client.line() == b"%d %s" % (number, padding)
             if driver.lost and dropped_at is None:
@@ -405,7 +386,7 @@ def test_a_peer_that_never_reads_is_dropped_and_the_others_get_everything(
 def test_a_slow_peer_within_the_bound_gets_everything_in_order(start: Start) -> None:
     driver = Script()
     server = start(driver, max_write_buffer=16 * 1024 * 1024)
-    with server.connect(receive_buffer=4096) as client:
+    with server.connect_slow() as client:
         client.send(b"echo in\n")
         assert client.line() == b"in"
         padding = b"x" * 100_000
@@ -526,7 +507,7 @@ def test_stopping_waits_no_longer_than_it_should(start: Start, caplog: pytest.Lo
 def test_stopping_delivers_what_was_written(start: Start) -> None:
     driver = Script()
     server = start(driver, max_write_buffer=16 * 1024 * 1024, drain_timeout=PATIENCE)
-    with server.connect(receive_buffer=4096) as client:
+    with server.connect_slow() as client:
         client.send(b"echo in\n")
         assert client.line() == b"in"
         server.call(lambda now: driver.shout(b"x" * 4_000_000))

@@ -77,11 +77,15 @@ class Line(Generic[ServerT]):
     _socket: WebSocketProtocol | None = None
     frames: list[Frame] = field(factory=list)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> int:
         assert self.ended is None
         self.writes += 1
         self.received += data
         self.unread += data
+        return len(data)
+
+    def keep(self, rest: memoryview) -> None:
+        raise AssertionError("every write takes everything")
 
     def close(self) -> None:
         self.ended = self.ended or "closed"
@@ -240,8 +244,9 @@ class Net(Generic[ServerT]):
             if isinstance(output, Write):
                 output.connection.write(output.data)
             elif isinstance(output, Fanout):
-                for connection in output.connections:
-                    connection.write(output.data)
+                for connections, data in output.writes:
+                    for connection in connections:
+                        connection.write(data)
             elif isinstance(output, Close):
                 self._lines[output.connection].close()
             elif isinstance(output, Abort):

@@ -81,4 +81,10 @@ def test_a_session_may_upgrade_before_it_connects_to_the_namespace(server: Serve
 @pytest.mark.parametrize("data", [{"n": float("nan")}, {"n": b"bytes"}])
 def test_data_that_cannot_be_sent_is_found_out_beforehand(data: Mapping[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError)):
-        Server.validate("stats_update", data)
+        Server.encode(data)
+
+
+def test_an_event_id_of_the_datas_own_is_left_out() -> None:
+    data = {"event_id": "forged", "total": 1}
+    assert Server.encode(data) == '{"total":1}'
+    assert data == {"event_id": "forged", "total": 1}
