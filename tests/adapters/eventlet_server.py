@@ -66,7 +66,7 @@ class Site:
             loop = self.handles[0].submit(lambda now: threading.get_native_id()).result()
             return [json.dumps({"mine": threading.get_native_id(), "loop": loop}).encode()]
         if environ["PATH_INFO"] == "/block":
-            return [b"released" if self.released.wait(20) else b"never released"]
+            return [b"released" if self.released.wait(60) else b"never released"]
         if environ["PATH_INFO"] == "/release":
             self.released.set()
             return [b"ok"]

@@ -39,24 +39,26 @@ def program(*arguments: str) -> Iterator[str]:
 
 
 def test_socketio() -> None:
-    options = ("--ping-interval", "0.25", "--ping-timeout", "2.5", "--max-payload", "5000", "--connect-timeout", "30")
+    options = ("--ping-interval", "120", "--ping-timeout", "2.5", "--max-payload", "5000", "--connect-timeout", "30")
     with (
         program(*options) as address,
-        connect(f"ws://{address}/socket.io/?EIO=4&transport=websocket", proxy=None) as client,
+        connect(f"ws://{address}/socket.io/?EIO=4&transport=websocket", proxy=None, open_timeout=PATIENCE) as client,
     ):
         opened = str(client.recv(PATIENCE))
-        for setting in ('"pingInterval":250', '"pingTimeout":2500', '"maxPayload":5000'):
+        for setting in ('"pingInterval":120000', '"pingTimeout":2500', '"maxPayload":5000'):
             assert setting in opened
         client.send("40/custom,")
         assert str(client.recv(PATIENCE)).startswith("40/custom,")
         assert client.recv(PATIENCE) == '42/custom,["auth",{}]'
         client.send("40/other,")
-        answers = {str(client.recv(PATIENCE)), str(client.recv(PATIENCE))} - {"2"}
-        assert answers == {'44/other,{"message":"Invalid namespace"}'}
+        assert client.recv(PATIENCE) == '44/other,{"message":"Invalid namespace"}'
 
 
 def test_the_greeting_comes_before_every_answer() -> None:
-    with program() as address, connect(f"ws://{address}/socket.io/?EIO=4&transport=websocket", proxy=None) as client:
+    with (
+        program() as address,
+        connect(f"ws://{address}/socket.io/?EIO=4&transport=websocket", proxy=None, open_timeout=PATIENCE) as client,
+    ):
         client.recv(PATIENCE)
         client.send("40")
         assert str(client.recv(PATIENCE)).startswith("40")
@@ -68,7 +70,7 @@ def test_the_greeting_comes_before_every_answer() -> None:
 def test_plain_engineio() -> None:
     with (
         program("--engine-only") as address,
-        connect(f"ws://{address}/engine.io/?EIO=4&transport=websocket", proxy=None) as client,
+        connect(f"ws://{address}/engine.io/?EIO=4&transport=websocket", proxy=None, open_timeout=PATIENCE) as client,
     ):
         assert str(client.recv(PATIENCE)).startswith("0{")
         client.send("4hello")

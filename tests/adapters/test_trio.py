@@ -206,10 +206,11 @@ def test_who_comes_when_everybody_was_told_to_go_is_turned_away_and_keeps_nobody
         driver = Script()
         async with trio.open_nursery() as nursery:
             handle = await start(nursery, driver, drain_timeout=3600, max_write_buffer=1 << 30)
-            with Peerside.connect(handle.addresses[0], receive_buffer=4096) as slow:
+            with Peerside.connect(handle.addresses[0]) as slow:
                 slow.send(b"echo hello\n")
                 await until(lambda: driver.lines)
-                handle.submit(lambda now: driver.shout(bytes(20_000_000)))
+                slow.narrow()
+                handle.submit(lambda now: driver.shout(bytes(4_000_000)))
                 handle.stop()
                 await until(lambda: driver.draining)
                 async with await trio.open_tcp_stream(*handle.addresses[0]) as late:
@@ -339,11 +340,12 @@ def test_a_crash_while_a_blocked_connection_is_written_ends_it_alone(
         driver = Script()
         async with trio.open_nursery() as nursery:
             handle = await start(nursery, driver, max_write_buffer=1 << 30)
-            with Peerside.connect(handle.addresses[0], receive_buffer=4096) as slow:
+            with Peerside.connect(handle.addresses[0]) as slow:
                 slow.send(b"echo hello\n")
                 await until(lambda: driver.lines)
+                slow.narrow()
                 blocked = driver.lines[0]
-                handle.submit(lambda now: driver.shout(bytes(20_000_000)))
+                handle.submit(lambda now: driver.shout(bytes(4_000_000)))
                 await trio.to_thread.run_sync(slow.ended)
                 await until(lambda: blocked in driver.lost)
             async with client(handle):
@@ -362,9 +364,10 @@ def test_a_stalled_reader_gets_everything_in_order_once_it_resumes_and_has_a_tas
         driver = Script()
         async with trio.open_nursery() as nursery:
             handle = await start(nursery, driver, max_write_buffer=64 * 1024 * 1024)
-            with Peerside.connect(handle.addresses[0], receive_buffer=4096) as slow:
+            with Peerside.connect(handle.addresses[0]) as slow:
                 slow.send(b"echo hello\n")
                 assert await trio.to_thread.run_sync(slow.line) == b"hello"
+                slow.narrow()
                 direct, others = driver.lines[0].write, len(tasks.alive)
 
                 def shout(number: int) -> Callable[[float], None]:
@@ -395,14 +398,15 @@ def test_a_connection_that_blocks_again_and_again_never_has_two_writers() -> Non
         driver = Script()
         async with trio.open_nursery() as nursery:
             handle = await start(nursery, driver, max_write_buffer=64 * 1024 * 1024)
-            with Peerside.connect(handle.addresses[0], receive_buffer=4096) as slow:
+            with Peerside.connect(handle.addresses[0]) as slow:
                 slow.send(b"echo hello\n")
                 assert await trio.to_thread.run_sync(slow.line) == b"hello"
+                slow.narrow()
                 for _ in range(10):
-                    handle.submit(lambda now: driver.shout(b"x" * 8_000_000 + b"\n"))
-                    handle.submit(lambda now: driver.shout(b"y" * 8_000_000 + b"\n"))
+                    handle.submit(lambda now: driver.shout(b"x" * 1_000_000 + b"\n"))
+                    handle.submit(lambda now: driver.shout(b"y" * 1_000_000 + b"\n"))
                     for letter in (b"x", b"y"):
-                        assert await trio.to_thread.run_sync(slow.line) == letter * 8_000_000
+                        assert await trio.to_thread.run_sync(slow.line) == letter * 1_000_000
             handle.stop()
 
     run(main, tasks)
@@ -416,10 +420,11 @@ def test_a_blocked_connection_that_ends_leaves_no_task_that_writes() -> None:
         driver = Script()
         async with trio.open_nursery() as nursery:
             handle = await start(nursery, driver, max_write_buffer=1_000_000)
-            with Peerside.connect(handle.addresses[0], receive_buffer=4096) as slow:
+            with Peerside.connect(handle.addresses[0]) as slow:
                 slow.send(b"echo hello\n")
                 await until(lambda: driver.lines)
-                handle.submit(lambda now: driver.shout(bytes(20_000_000)))
+                slow.narrow()
+                handle.submit(lambda now: driver.shout(bytes(4_000_000)))
                 await until(lambda: tasks.writers)
                 handle.submit(lambda now: driver.shout(b"more than the bound allows"))
                 await until(lambda: driver.lost)
