@@ -217,7 +217,7 @@ def _secret_key(settings: Settings, mounted: WSGIApplication | None) -> str:
 def _open_database(settings: Settings, *, make: bool) -> Database:
     """The database, checked and for reading only; our own is made before, with ``make``, if it is not there."""
     url = settings.database_url or DEFAULT_DATABASE_URL
-    database = Database(url, read_only=True, pool_size=settings.threads)
+    database = Database(url, read_only=True, pool_size=settings.threads, statement_timeout=settings.check_timeout)
     ours = settings.database_url is None
     try:
         if ours and make:

@@ -23,8 +23,13 @@ from automoderate.directory.tables import REQUIRED_COLUMNS, Base
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another writer of the same SQLite file."""
 
-CONNECT_TIMEOUT = 5
-"""Seconds to wait for a PostgreSQL server to accept a connection, unless the URL says otherwise."""
+POSTGRESQL_DEFAULTS: dict[str, Any] = {
+    "application_name": "automoderate",
+    "connect_timeout": 5,
+    # A server that vanished without a word is noticed by the kernel, in seconds rather than a quarter of an hour.
+    "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000,
+}  # fmt: skip
+"""How PostgreSQL is connected to, in libpq's words and units, unless the URL says otherwise."""
 
 
 class InvalidDatabaseURL(ValueError):
@@ -58,15 +63,20 @@ class Database:
 
     ``url`` is an SQLAlchemy URL of SQLite or PostgreSQL (``postgres://`` and ``postgresql://`` mean psycopg).
     ``read_only`` makes the database refuse every write. ``pool_size`` is the number of connections kept, best the
-    number of threads that use it. Nothing is opened before the first use. Raises :exc:`InvalidDatabaseURL`.
+    number of threads that use it. PostgreSQL ends a statement after ``statement_timeout`` seconds, so that no thread
+    is held by a question whose answer nobody waits for any more (None: never). Nothing is opened before the first
+    use. Raises :exc:`InvalidDatabaseURL`.
     """
 
-    def __init__(self, url: str | URL, *, read_only: bool = False, pool_size: int = 16) -> None:
+    def __init__(
+        self, url: str | URL, *, read_only: bool = False, pool_size: int = 16, statement_timeout: float | None = None
+    ) -> None:
         self.url = _parse(url)
         self.read_only = read_only
         self.path = Path(self.url.database or "").absolute() if self._is_sqlite else None
         """The file of an SQLite database; None for PostgreSQL."""
         self._pool_size = pool_size
+        self._statement_timeout = statement_timeout
 
     def __repr__(self) -> str:
         return f"<Database {self}{' read-only' if self.read_only else ''}>"
@@ -96,8 +106,7 @@ class Database:
             url = url.set(database=f"file:{quote(str(self.path))}", query={"mode": mode, "uri": "true"})
             options["connect_args"] = {"check_same_thread": False, "timeout": BUSY_TIMEOUT}
         else:
-            defaults = {"connect_timeout": CONNECT_TIMEOUT, "application_name": "automoderate"}
-            options["connect_args"] = {k: v for k, v in defaults.items() if k not in url.query}
+            options["connect_args"] = {k: v for k, v in POSTGRESQL_DEFAULTS.items() if k not in url.query}
         try:
             engine = create_engine(url, **options)
         except ImportError as error:
@@ -109,14 +118,22 @@ class Database:
     def _prepare(self, connection: Any, _record: object) -> None:
         """Set up one new DBAPI connection."""
         with contextlib.closing(connection.cursor()) as cursor:
-            if self._is_sqlite:
-                cursor.execute("PRAGMA foreign_keys = ON")
-                if self.read_only:
-                    cursor.execute("PRAGMA query_only = ON")
-            elif self.read_only:
-                # On the session rather than per transaction: it then also holds for single statements.
-                cursor.execute("SET default_transaction_read_only = on")
+            for statement in self._settings():
+                cursor.execute(statement)
         connection.commit()
+
+    def _settings(self) -> Iterator[str]:
+        """What a new session of the database is told, for all of its statements."""
+        if self._is_sqlite:
+            yield "PRAGMA foreign_keys = ON"
+            if self.read_only:
+                yield "PRAGMA query_only = ON"
+            return
+        if self.read_only:
+            # On the session rather than per transaction: it then also holds for single statements.
+            yield "SET default_transaction_read_only = on"
+        if self._statement_timeout is not None:
+            yield f"SET statement_timeout = {max(1, round(self._statement_timeout * 1000))}"
 
     @contextlib.contextmanager
     def connect(self) -> Iterator[Connection]:
