@@ -126,9 +126,7 @@ def test_strange_ids_are_unknown_never_an_error(world: World, directory: SQLDire
         assert directory.recheck(strange, [world.project.id]) is None, repr(strange)
 
 
-def test_ids_are_compared_exactly_even_where_the_column_is_not(
-    world: World, make_app: MakeApp, tamper: Tamper
-) -> None:
+def test_ids_are_compared_exactly_even_where_the_column_is_not(world: World, make_app: MakeApp, tamper: Tamper) -> None:
     if world.database.path is None:
         tamper("CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
     tamper(
@@ -223,9 +221,7 @@ def test_identify_logs_why_a_visitor_is_nobody_and_never_the_cookie(
     assert directory.session_user(login(app, world.stranger.id)) == world.stranger.id, "asks no database"
 
 
-def test_a_user_without_a_word_on_being_active_is_not(
-    world: World, directory: SQLDirectory, tamper: Tamper
-) -> None:
+def test_a_user_without_a_word_on_being_active_is_not(world: World, directory: SQLDirectory, tamper: Tamper) -> None:
     tamper(f"UPDATE users SET is_active = NULL WHERE id = '{world.owner.id}'")
     assert directory.check_access(world.owner.id, world.project.id) is Access.NO_USER
 

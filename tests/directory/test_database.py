@@ -97,7 +97,7 @@ def test_read_only_is_enforced_by_the_database_itself(database: Database) -> Non
     with pytest.raises(ReadOnlyDatabase):
         accounts.create_user(reader, username="a", email="b", password="c")
     for statement in ("INSERT INTO users (id, username, email) VALUES ('u', 'n', 'e')", "DROP TABLE users"):
-        with reader.connect() as connection, pytest.raises(SQLAlchemyError, match="readonly|read-only"):
+        with reader.connect() as connection, pytest.raises(SQLAlchemyError, match=r"readonly|read-only"):
             connection.exec_driver_sql(statement)
     reader.close()
 

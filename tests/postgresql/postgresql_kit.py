@@ -24,8 +24,8 @@ from automoderate.directory.database import Database
 
 PATIENCE = 60.0
 USER = "automoderate"
-# It need not survive a power cut.
-CARELESS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_buffers=16MB", "autovacuum=off")
+# It need not survive a power cut, but what was committed survives a crash.
+CARELESS = ("fsync=off", "full_page_writes=off", "shared_buffers=16MB", "autovacuum=off")
 
 
 def _programs() -> Path:
