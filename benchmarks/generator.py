@@ -91,8 +91,9 @@ class LoadGenerator(Child):
     def result(self, seconds: float) -> Measured:
         """What became of them, in ``seconds`` at most."""
         said = self.hear(seconds)
-        delays = {name: Delays.of(said.pop(name)) for name in ("delivery", "ping", "join")}
-        return Measured(**said, **delays)
+        for name in ("delivery", "ping", "join"):
+            said[name] = Delays.of(said[name])
+        return Measured(**said)
 
 
 def program() -> list[str]:

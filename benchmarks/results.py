@@ -34,3 +34,116 @@ and, by the kind of its scenario (times in seconds unless the name says otherwis
 
 A sample that failed has ``error``, one line, instead of the figures.
 """
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+from attrs import define, field, frozen
+
+from benchmarks.scenarios import Scenario
+from benchmarks.servers import Contender, distributions
+
+SCHEMA = 1
+DISTRIBUTIONS = ("automoderate", "h11", "orjson", "websockets", "python-socketio", "python-engineio", "SQLAlchemy")
+
+
+@frozen
+class Sample:
+    """What one run has found, or why it found nothing."""
+
+    scenario: str
+    contender: str
+    round: int
+    figures: dict[str, Any]
+
+    @property
+    def error(self) -> str | None:
+        """Why there are no figures."""
+        return self.figures.get("error")
+
+    def figure(self, name: str) -> float | None:
+        """A figure by its name, of which a dot leads inside: ``delay.p99_ms``."""
+        found: Any = self.figures
+        for part in name.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        return None if found is None else float(found)
+
+
+@define
+class Results:
+    """All samples of one run."""
+
+    contenders: Sequence[Contender]
+    scenarios: Sequence[Scenario]
+    samples: list[Sample] = field(factory=list)
+    notes: list[str] = field(factory=list)
+
+    def values(self, scenario: str, contender: str, figure: str) -> list[float]:
+        """One figure of every sample that has it."""
+        found = (s.figure(figure) for s in self.samples if (s.scenario, s.contender) == (scenario, contender))
+        return [value for value in found if value is not None]
+
+    def median(self, scenario: str, contender: str, figure: str) -> float | None:
+        """The median of one figure, None where there is none."""
+        values = self.values(scenario, contender, figure)
+        return statistics.median(values) if values else None
+
+    def errors(self, scenario: str, contender: str) -> list[str]:
+        """What went wrong, once each."""
+        found = (s.error for s in self.samples if (s.scenario, s.contender) == (scenario, contender))
+        return list(dict.fromkeys(error for error in found if error is not None))
+
+    def save(self, path: Path, command: Sequence[str]) -> None:
+        """Write it all as JSON."""
+        path.write_text(json.dumps(self.as_dict(command), indent=1) + "\n")
+
+    def as_dict(self, command: Sequence[str]) -> dict[str, Any]:
+        """It all, as the file has it."""
+        return {
+            "schema": SCHEMA,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": list(command),
+            "machine": machine(),
+            "versions": {"python": platform.python_version(), **distributions(*DISTRIBUTIONS)()},
+            "notes": self.notes,
+            "contenders": [
+                {"name": c.name, "title": c.title, "kind": c.kind, "command": [*c.argv, "CONFIG"],
+                 "versions": c.versions()}
+                for c in self.contenders
+            ],
+            "scenarios": [attrs.asdict(scenario) for scenario in self.scenarios],
+            "samples": [
+                {"scenario": s.scenario, "contender": s.contender, "round": s.round, **s.figures}
+                for s in self.samples
+            ],
+        }  # fmt: skip
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "descriptors": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        "implementation": f"{platform.python_implementation()} {sys.version.split()[0]}",
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

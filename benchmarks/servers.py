@@ -128,5 +128,6 @@ ADAPTERS = (
     _ours("eventlet", "AutoModerate, eventlet", eventlet="eventlet"),
 )
 FLOOR = Contender(
-    "floor", "bare send() loop in C", "floor", (sys.executable, "-m", "benchmarks.floor"), native.missing, native.versions
-)
+    "floor", "bare send() loop in C", "floor", (sys.executable, "-m", "benchmarks.floor"),
+    native.missing, native.versions,
+)  # fmt: skip

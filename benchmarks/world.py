@@ -25,7 +25,9 @@ TEMPLATE: dict[str, Any] = {
     "content_id": "7d3f1f0a-4c53-4f0e-9a55-0b8f6f0e2c11",
     "status": "rejected",
     "content_type": "text",
-    "content_preview": "Earn 5,000 a week from home!!! Write to me now and I will show you how it is done, step by step. Sen...",
+    "content_preview": (
+        "Earn 5,000 a week from home!!! Write to me now and I will show you how it is done, step by step. Sen..."
+    ),
     "meta_data": {"author": "user-4711", "source": "comments"},
     "results_count": 1,
     "processing_time": 0.012,

@@ -12,10 +12,11 @@
  *         count UPDATES more in every room; give up when nothing has come for PATIENCE seconds. The probe sends a
  *         WebSocket ping every PING milliseconds and a join_project every JOIN, 0 for none. "ready" is said before.
  *         {"ready": true}
- *         {"deliveries": 250000, "seconds": 1.0, "cpu": 0.6, "max": 30100, "delays": [[29100, 17], ...], ...}
+ *         {"deliveries": 250000, "seconds": 1.0, "cpu": 0.6,
+ *          "delivery": {"max": 30100, "delays": [[29100, 17], ...]}, "ping": {...}, "join": {...}}
  *
- * Seconds are from the first update's publication, as its publisher noted, to the last receipt. Delays are a histogram
- * of publication to receipt, upper bounds in nanoseconds; "ping" and "join" are the probe's, each with its "max".
+ * Seconds are from the first update's publication, as its publisher noted, to the last receipt. Delays, of deliveries
+ * since their publication and of the probe's answers, are histograms: pairs of an upper bound in nanoseconds and a count.
  * Whatever goes wrong, and be it one update lost, doubled or out of order, is answered with {"error": "..."} for good.
  *
  * Between an update's arrival and the next one's stand one recv, one look at the clock and a search for two numbers at

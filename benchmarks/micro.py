@@ -1,0 +1,253 @@
+"""What the layers without sockets cost, one by one: ``make bench-micro``, or
+
+    python -m benchmarks.micro [--fast] [-o FILE]
+
+pyperf runs each piece in several processes and says by how much they differ; its options are ``pyperf``'s own. Data
+and frames are those of the fan-out benchmarks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Callable
+
+import pyperf
+from engineio import packet as engine_packet
+from socketio import packet as socket_packet
+from websockets.frames import Frame, Opcode
+
+from automoderate.backplane.memory import MemoryBackplane
+from automoderate.core import hub
+from automoderate.core.hub import Access, History, Hub, Limits, Update
+from automoderate.protocol.broadcast import event_packet, object_text
+from automoderate.protocol.config import Config
+from automoderate.protocol.http import Connection
+from automoderate.protocol.outputs import Fanout, Job, Peer, Write
+from automoderate.protocol.websocket import WebSocket, text_frame
+from automoderate.server import Server
+from automoderate.testing import MemoryDirectory
+from benchmarks.world import TEMPLATE, project_id, user_id
+
+EVENT = "moderation_update"
+PROJECT = project_id(0)
+ROOM_SIZES = (1, 100, 1000)
+UNLIMITED = Limits(max_events_per_minute=1_000_000_000, max_connections_per_minute=1_000_000_000, recheck_interval=1e12)
+PEER = Peer("127.0.0.1", 40_000)
+DATA = {
+    **TEMPLATE,
+    "project_id": PROJECT,
+    "meta_data": {**TEMPLATE["meta_data"], "seq": 4711, "sent": 1_802_550_600_616},
+}
+
+
+def client_frame(text: str) -> bytes:
+    """A masked text frame, as clients send it."""
+    return Frame(Opcode.TEXT, text.encode()).serialize(mask=True)
+
+
+UPGRADE = (
+    "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1:6217\r\nConnection: Upgrade\r\n"
+    "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    f"Cookie: session={user_id(0)}\r\n\r\n"
+).encode()
+CONNECT = client_frame("40")
+JOIN = client_frame(f'42["join_project",{{"project_id":"{PROJECT}"}}]')
+
+
+# The hub ------------------------------------------------------------------------------------------------------
+
+
+def joinable_hub(sessions: int) -> Hub:
+    """A hub with logged-in sessions ``"0"``, ``"1"``, … in no room."""
+    made = Hub(UNLIMITED, random=random.Random(1).random)
+    for number in range(sessions):
+        (identify,) = made.handle(hub.Connected(str(number), None, "192.0.2.1"), 0.0)
+        assert isinstance(identify, hub.Identify)
+        made.handle(hub.Identified(identify.ticket, user_id(number)), 0.0)
+    return made
+
+
+def join(made: Hub, sid: str, now: float) -> None:
+    """A join with its answers from the directory and the history; the session is a member afterwards."""
+    effects = made.handle(hub.Received(sid, "join_project", ({"project_id": PROJECT},)), now)
+    while effects:
+        questions, effects = effects, []
+        for effect in questions:
+            if isinstance(effect, hub.CheckAccess):
+                effects += made.handle(hub.AccessChecked(effect.ticket, Access.GRANTED), now)
+            elif isinstance(effect, hub.ReadHistory):
+                history = History((), complete=True, last_event_id="1768473000000-0")
+                effects += made.handle(hub.HistoryRead(effect.ticket, history), now)
+
+
+def hub_join_and_leave() -> Callable[[], object]:
+    """One session enters a room and leaves it again."""
+    made = joinable_hub(1)
+    seconds = itertools.count(1)  # a second each, so that the count of recent events stays as short as a client's
+
+    def both() -> None:
+        now = float(next(seconds))
+        join(made, "0", now)
+        made.handle(hub.Received("0", "leave_project", ({"project_id": PROJECT},)), now)
+
+    return both
+
+
+def hub_publish() -> Callable[[], object]:
+    """An update reaches a room; for the hub it is all the same how many are in it."""
+    made = joinable_hub(1)
+    join(made, "0", 1.0)
+    text = object_text(DATA)
+    numbers = itertools.count(1)
+
+    def publish() -> object:
+        return made.handle(hub.Published(Update(PROJECT, EVENT, text, f"1768473000001-{next(numbers)}")), 1.0)
+
+    assert publish(), "the room has a member"
+    return publish
+
+
+# Codecs -------------------------------------------------------------------------------------------------------
+
+
+def encode_with_the_codecs() -> bytes:
+    """What python-socketio's and python-engineio's packets make of an update, in a frame."""
+    data = {**DATA, "event_id": "1768473000001-1"}
+    message = socket_packet.Packet(socket_packet.EVENT, [EVENT, data]).encode()
+    text = engine_packet.Packet(engine_packet.MESSAGE, message).encode()
+    return Frame(Opcode.TEXT, text.encode()).serialize(mask=False)
+
+
+def encode_fast() -> bytes:
+    """The same by the path that updates take: JSON where it is published, the rest by concatenation."""
+    return text_frame(event_packet(EVENT, hub.stamped(object_text(DATA), "1768473000001-1")))
+
+
+def parse_frame() -> Callable[[], object]:
+    """A client's frame to its text."""
+    wire = WebSocket(1_000_000)
+    return lambda: wire.receive(JOIN)
+
+
+# The server ---------------------------------------------------------------------------------------------------
+
+
+class Sink:
+    """The transport of an in-memory connection whose kernel takes everything."""
+
+    def write(self, data: bytes) -> int:
+        return len(data)
+
+    def keep(self, data: bytes | memoryview) -> None:
+        raise AssertionError("everything was taken")
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def abort(self) -> None:
+        raise AssertionError("the server dropped a connection")
+
+
+class Loop:
+    """An adapter without a runtime: performs the server's outputs, answers its questions at once."""
+
+    def __init__(self) -> None:
+        directory = MemoryDirectory()
+        directory.add_user(user_id(0))
+        directory.add_project(PROJECT, owner=user_id(0))
+        ids = itertools.count()
+        self.server = Server(
+            directory, MemoryBackplane(), new_id=lambda: f"{next(ids):020}", random=random.Random(1).random,
+            protocol=Config(), limits=UNLIMITED,
+        )  # fmt: skip
+        self.written = 0
+
+    def open(self) -> Connection:
+        """A connection with its handshake done."""
+        connection = self.server.connect(Sink(), PEER, 1.0)
+        self.server.receive_data(connection, UPGRADE, 1.0)
+        self.flush()
+        return connection
+
+    def open_member(self) -> Connection:
+        """A connection whose session is logged in and in the room."""
+        connection = self.open()
+        for frame in (CONNECT, JOIN):
+            self.server.receive_data(connection, frame, 1.0)
+            self.flush()
+        return connection
+
+    def publish(self) -> None:
+        """One update, to the last member."""
+        self.server.publish(PROJECT, EVENT, self.server.encode(DATA), 1.0)
+        self.flush()
+        while (deadline := self.server.next_deadline()) is not None and deadline <= 1.0:
+            self.server.tick(1.0)
+            self.flush()
+
+    def flush(self) -> None:
+        """Perform what is to be done, in order."""
+        while outputs := self.server.outputs():
+            for output in outputs:
+                if isinstance(output, Fanout):
+                    for connections, data in output.writes:
+                        for connection in connections:
+                            connection.write(data)
+                        self.written += len(connections)
+                elif isinstance(output, Write):
+                    output.connection.write(output.data)
+                elif isinstance(output, Job):
+                    self.server.job_done(output.ticket, output.call(), 1.0)
+
+
+def handshake() -> Callable[[], object]:
+    """A connection from its first byte to the Engine.IO session, and its end."""
+    loop = Loop()
+
+    def open_and_lose() -> None:
+        loop.server.connection_lost(loop.open(), 1.0)
+        loop.flush()
+
+    return open_and_lose
+
+
+def log_in_and_join() -> Callable[[], object]:
+    """A connection from its first byte to the room, with a directory that knows everything, and its end."""
+    loop = Loop()
+
+    def join_and_lose() -> None:
+        loop.server.connection_lost(loop.open_member(), 1.0)
+        loop.flush()
+
+    return join_and_lose
+
+
+def broadcast(members: int) -> Callable[[], object]:
+    """An update through the whole server: encoded, numbered, kept, and written to every member."""
+    loop = Loop()
+    for _ in range(members):
+        loop.open_member()
+    loop.publish()
+    assert loop.written == members, "every member was written to"
+    return loop.publish
+
+
+def main() -> None:
+    """Measure everything, or what pyperf's options name."""
+    assert json.loads(encode_fast()[4:].partition(b",")[2][:-1]) == {**DATA, "event_id": "1768473000001-1"}
+    runner = pyperf.Runner()
+    runner.bench_func("hub: join and leave a room", hub_join_and_leave())
+    runner.bench_func("hub: publish to a room", hub_publish())
+    runner.bench_func("encode an update with the packet codecs", encode_with_the_codecs)
+    runner.bench_func("encode an update by the fast path", encode_fast)
+    runner.bench_func("parse a client's frame", parse_frame())
+    runner.bench_func("server: handshake", handshake())
+    runner.bench_func("server: handshake, login and join", log_in_and_join())
+    for members in ROOM_SIZES:
+        runner.bench_func(f"server: broadcast to {members:,} in memory", broadcast(members))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""Runs the scenarios: servers take turns, each with its own sessions, and every run becomes a sample."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field, frozen
+
+from benchmarks.child import ChildFailed
+from benchmarks.generator import Connected, LoadGenerator, Measured
+from benchmarks.progress import Progress
+from benchmarks.results import Results, Sample
+from benchmarks.scenarios import Scenario
+from benchmarks.servers import Contender, Server
+from benchmarks.world import World
+
+LIMIT = 0.9  # of a core: beyond it the load generator may have been what was measured
+MOST_DELIVERIES = 300_000  # in one run
+WARM_UP = 3000  # deliveries
+PING_MS, JOIN_MS = 2.0, 20.0  # between two questions of the probe
+LONGEST = 120.0  # seconds a run may take
+ANSWER = 30.0  # seconds in which a server has to say that it has published, when everything has arrived
+
+
+@frozen
+class Cores:
+    """Where processes run: None where there are not two cores to choose."""
+
+    server: int | None
+    load: int | None
+
+
+@define(eq=False)
+class Site:
+    """A server with all its sessions. Raises :exc:`ChildFailed` wherever one of them fails."""
+
+    contender: Contender
+    server: Server
+    load: LoadGenerator
+    rate: float = 0.0
+    """Deliveries a second, as of the last run."""
+
+    @classmethod
+    def start(cls, contender: Contender, config: Path, cores: Cores) -> Site:
+        server = Server(contender, config, cores.server)
+        try:
+            return cls(contender, server, LoadGenerator(server.port, cores.load))
+        except BaseException:
+            server.close()
+            raise
+
+    def close(self) -> None:
+        self.load.close()
+        self.server.close()
+
+    def connect(self, world: World, members: int, rooms: int) -> dict[str, dict[str, Any]]:
+        """Connect and join everybody; the figures of ``connect`` and ``memory``."""
+        before, cpu = self.server.resident(), self.server.cpu()
+        connected = self.load.connect(world.members(members, rooms), world.probe())
+        cpu, after = self.server.cpu() - cpu, self.server.resident()
+        return {
+            "connect": {
+                "members": connected.joined, "rate": connected.joined / connected.seconds,
+                **_costs(connected, cpu, connected.joined),
+            },
+            "memory": {
+                "members": connected.joined, "before": before, "after": after,
+                "bytes_each": (after - before) / connected.joined,
+            },
+        }  # fmt: skip
+
+    def warm_up(self, scenario: Scenario) -> None:
+        """A short run that tells how long a real one has to be."""
+        updates = scenario.step * math.ceil(WARM_UP / (scenario.step * scenario.members / scenario.rooms))
+        self._publish(scenario, updates)
+
+    def measure(self, scenario: Scenario, seconds: float) -> dict[str, Any]:
+        """The figures of one run of about so many seconds."""
+        if scenario.rate is not None:
+            updates = scenario.step * max(1, round(scenario.rate * seconds / scenario.step))
+        else:
+            deliveries = min(MOST_DELIVERIES, self.rate * seconds)
+            updates = scenario.step * max(1, round(deliveries / (scenario.step * scenario.members / scenario.rooms)))
+        measured, cpu = self._publish(scenario, updates)
+        figures = {
+            "deliveries": measured.deliveries, "rate": self.rate, **_costs(measured, cpu, measured.deliveries),
+            "delay": {
+                **measured.delivery.summary(),
+                "histogram": [[bound / 1000, count] for bound, count in measured.delivery.counts],
+            },
+        }  # fmt: skip
+        if scenario.kind == "stall":
+            for name, delays in (("ping", measured.ping), ("join", measured.join)):
+                figures[name] = {"count": delays.count, **delays.summary()}
+        return figures
+
+    def _publish(self, scenario: Scenario, updates: int) -> tuple[Measured, float]:
+        """Publish, and wait until everything has arrived; with the server's CPU seconds meanwhile."""
+        stall = scenario.kind == "stall"
+        self.load.begin(updates // scenario.rooms, ping_ms=PING_MS if stall else 0, join_ms=JOIN_MS if stall else 0)
+        cpu = self.server.cpu()
+        self.server.publish(rooms=scenario.rooms, updates=updates, batch=scenario.batch, rate=scenario.rate)
+        measured = self.load.result(LONGEST)
+        cpu = self.server.cpu() - cpu
+        self.server.hear(ANSWER)
+        self.rate = measured.deliveries / measured.seconds
+        return measured, cpu
+
+
+def _costs(done: Connected | Measured, server_cpu: float, number: int) -> dict[str, Any]:
+    share = done.cpu / done.seconds
+    return {
+        "seconds": done.seconds, "server_cpu": server_cpu, "cost_us": server_cpu / number * 1e6,
+        "load_share": share, "load_limited": share > LIMIT,
+    }  # fmt: skip
+
+
+@define(eq=False)
+class Run:
+    """One run of everything that was chosen. ``seconds`` is what one throughput run should last, ``long`` one at a
+    fixed rate."""
+
+    results: Results
+    world: World
+    cores: Cores
+    repeat: int
+    seconds: float
+    long: float
+    progress: Progress
+    _sites: dict[str, Site] = field(factory=dict)
+    """The servers that are up, by their contenders' names."""
+
+    @staticmethod
+    def steps(scenarios: Sequence[Scenario], contenders: Sequence[Contender], repeat: int) -> int:
+        """How often ``progress`` is told of something."""
+        layouts = {scenario.layout for scenario in scenarios}
+        connecting = {scenario.layout for scenario in scenarios if scenario.kind in ("connect", "memory")}
+        measured = [scenario for scenario in scenarios if scenario.kind not in ("connect", "memory")]
+        starts = len(layouts) + len(connecting) * (repeat - 1)
+        return len(contenders) * (starts + len(measured) * repeat)
+
+    def run(self) -> None:
+        """Measure everything; nothing is left running, however it ends."""
+        try:
+            for layout in dict.fromkeys(scenario.layout for scenario in self.results.scenarios):
+                self._run_layout([scenario for scenario in self.results.scenarios if scenario.layout == layout])
+        finally:
+            for name in list(self._sites):
+                self._close(name)
+
+    def _run_layout(self, scenarios: Sequence[Scenario]) -> None:
+        start = [scenario for scenario in scenarios if scenario.kind in ("connect", "memory")]
+        measured = [scenario for scenario in scenarios if scenario.kind not in ("connect", "memory")]
+        for number in range(self.repeat if start else 1):
+            for contender in self.results.contenders:
+                self._close(contender.name)
+                self._open(contender, scenarios[0], start, number)
+        for scenario in measured:
+            for number in range(self.repeat):
+                for name in [contender.name for contender in self.results.contenders if contender.name in self._sites]:
+                    self._measure(name, scenario, number)
+        for name in list(self._sites):
+            self._close(name)
+
+    def _open(self, contender: Contender, layout: Scenario, start: Sequence[Scenario], number: int) -> None:
+        """Start a server and connect everybody, which is a sample of its own where it was asked for."""
+        what = f"{contender.name}: {layout.members:,} sessions in {layout.rooms:,} rooms"
+        self.progress.begin(what)
+        if contender.most_members is not None and layout.members > contender.most_members:
+            note = f"{contender.title} is not measured with more than {contender.most_members:,} members"
+            if note not in self.results.notes:
+                self.results.notes.append(note)
+            self.progress.end(note)
+            return
+        try:
+            site = self._sites[contender.name] = Site.start(contender, self.world.config, self.cores)
+            figures = site.connect(self.world, *layout.layout)
+        except ChildFailed as error:
+            self._failed(contender.name, start or [layout], number, error)
+            return
+        for scenario in start:
+            if contender.kind != "floor":  # it logs nobody in
+                self.results.samples.append(Sample(scenario.name, contender.name, number, figures[scenario.kind]))
+        self.progress.end(f"{what}, {figures['connect']['rate']:,.0f}/s")
+
+    def _measure(self, name: str, scenario: Scenario, number: int) -> None:
+        site = self._sites[name]
+        what = f"{scenario.name} {name} {number + 1}"
+        self.progress.begin(what)
+        if site.contender.kind == "floor" and scenario.kind == "stall":  # it does nothing else meanwhile
+            self.progress.end(f"{what}: left out")
+            return
+        try:
+            if number == 0:
+                site.warm_up(scenario)
+            figures = site.measure(scenario, self.seconds if scenario.rate is None else self.long)
+        except ChildFailed as error:
+            self._failed(name, [scenario], number, error)
+            return
+        self.results.samples.append(Sample(scenario.name, name, number, figures))
+        self.progress.end(f"{what}: {figures['rate']:,.0f}/s, p99 {figures['delay']['p99_ms']:.2f} ms")
+
+    def _failed(self, name: str, scenarios: Sequence[Scenario], number: int, error: ChildFailed) -> None:
+        """Note what went wrong; the server is not asked again in this layout."""
+        self._close(name)
+        for scenario in scenarios:
+            self.results.samples.append(Sample(scenario.name, name, number, {"error": str(error)}))
+        self.progress.end(f"{name}: {error}")
+
+    def _close(self, name: str) -> None:
+        site = self._sites.pop(name, None)
+        if site is not None:
+            site.close()
