@@ -216,7 +216,8 @@ class Server:
         """Gauges (sessions, users, rooms, memberships, jobs) and counters (names that end in ``_total``)."""
         counts = self._hub.counts()
         gauges = {name: counts[name] for name in ("sessions", "users", "rooms", "memberships")}
-        return {**gauges, "jobs": len(self._jobs), **self._counters}
+        misrouted = {"misrouted_requests_total": self._wire.misrouted}
+        return {**gauges, "jobs": len(self._jobs), **misrouted, **self._counters}
 
     # Protocol events to hub inputs
 

@@ -13,6 +13,10 @@ class Config:
 
     path: str = "/socket.io/"
     """The one path the protocol answers; every other path is the application's."""
+    transports: frozenset[str] = frozenset({"polling", "websocket"})
+    """How clients may connect."""
+    node: str = ""
+    """The name of this node where several share an address: every session id begins with it and a dot."""
     ping_interval: float = 25.0
     """Pause between a client's pong and the next ping."""
     ping_timeout: float = 20.0

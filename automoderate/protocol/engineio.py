@@ -35,6 +35,7 @@ from automoderate.protocol.origin import Verdict, cors_headers, judge, preflight
 from automoderate.protocol.outbox import Outbox
 from automoderate.protocol.outputs import Output, Peer, Transport
 from automoderate.protocol.payload import InvalidPacket, Kind, decode, encode, join, size_of, split
+from automoderate.protocol.routing import Routing
 from automoderate.protocol.session import FAREWELL, Encoded, Session, SessionState
 from automoderate.protocol.timers import Timers
 
@@ -79,6 +80,7 @@ class EngineServer:
         self, config: Config, *, new_id: Callable[[], str], credential: Callable[[Request], Hashable] = lambda _: None
     ) -> None:
         self.config = config
+        self.routing = Routing(config.node)
         self._new_id = new_id
         self._credential = credential
         self._outbox = Outbox()
@@ -337,7 +339,7 @@ class EngineServer:
             return None
         transport, sid = request.query.get("transport"), request.query.get("sid")
         upgrade = websocket.wants_websocket(request)
-        if transport not in ("polling", "websocket"):
+        if transport not in self.config.transports:
             return _Failure.UNKNOWN_TRANSPORT
         if sid:
             session = self._sessions.get(sid)
@@ -406,10 +408,21 @@ class EngineServer:
 
     def _fail(self, connection: Connection, failure: _Failure, now: float) -> None:
         status, code, message = failure.value
+        body = {"code": code, "message": message}
+        if (detail := self._detail(failure, connection.request, now)) is not None:
+            body["detail"] = detail
         headers = [("Content-Type", "application/json")]
         if failure is _Failure.UPGRADE_REQUIRED:
             headers += [("Upgrade", "websocket"), ("Sec-WebSocket-Version", websocket.VERSION)]
-        self._answer(connection, status, json.dumps({"code": code, "message": message}).encode(), headers, now)
+        self._answer(connection, status, json.dumps(body).encode(), headers, now)
+
+    def _detail(self, failure: _Failure, request: Request | None, now: float) -> str | None:
+        """What an operator has to know besides; clients are done with the code."""
+        if failure is _Failure.UNKNOWN_SID and request is not None:
+            return self.routing.stray(request.query.get("sid", ""), now)
+        if failure is _Failure.UNKNOWN_TRANSPORT and self.config.transports == {"websocket"}:
+            return "only WebSocket is served here: set transports to websocket in the client"
+        return None
 
     # Polling -----------------------------------------------------------------------------------------------
 
@@ -567,7 +580,7 @@ class EngineServer:
     # Any transport -----------------------------------------------------------------------------------------
 
     def _open(self, request: Request, connection: Connection | None, now: float) -> Session:
-        session = Session(self._new_id(), request, self._credential(request), connection)
+        session = Session(self.routing.name(self._new_id), request, self._credential(request), connection)
         self._sessions[session.sid] = session
         self._timers.set(session, now + self.config.ping_interval)
         self._events.append(SessionOpened(session))

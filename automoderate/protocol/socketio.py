@@ -198,6 +198,11 @@ class SocketServer:
         """What is to be done, in order."""
         return self._engine.outputs()
 
+    @property
+    def misrouted(self) -> int:
+        """Requests so far for sessions of other nodes."""
+        return self._engine.routing.misrouted
+
     def drain(self, now: float) -> None:
         """Close every session so that its client comes back by itself, and refuse new ones with 503."""
         self._engine.drain(now)

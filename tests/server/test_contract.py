@@ -558,6 +558,7 @@ class TestLife:
         expected = {
             "sessions": 1, "users": 1, "rooms": 1, "memberships": 1, "jobs": 0, "connections_total": 1,
             "updates_total": 2, "deliveries_total": 2, "errors_project_not_found_total": 1,
+            "misrouted_requests_total": 0,
         }  # fmt: skip
         assert stats == expected
 
