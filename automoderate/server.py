@@ -11,7 +11,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from automoderate.core import hub
 from automoderate.core.hub import Access, History, Limits, Update
@@ -26,7 +26,13 @@ from automoderate.protocol.rooms import Rooms, Writes
 from automoderate.protocol.socketio import Client, ClientState, SocketServer
 from automoderate.protocol.websocket import text_frame
 
-__all__ = ["Backplane", "Directory", "Driver", "NotRunning", "Server"]
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+__all__ = [
+    "Backplane", "BackplaneUnavailable", "Directory", "Driver", "LocalBackplane", "NotRunning", "RemoteBackplane",
+    "Server",
+]  # fmt: skip
 
 logger = logging.getLogger("automoderate.server")
 
@@ -39,6 +45,10 @@ T = TypeVar("T")
 
 class NotRunning(RuntimeError):
     """The server is not running, not yet or no longer: nothing was published."""
+
+
+class BackplaneUnavailable(RuntimeError):
+    """What the nodes share cannot be reached, or did not say in time whether it has taken something."""
 
 
 class Directory(Protocol):
@@ -64,15 +74,54 @@ class Directory(Protocol):
 
 
 class Backplane(Protocol):
-    """Numbers updates, remembers the recent ones and hands each to ``listener``. Called on the loop's thread."""
+    """Remembers the recent updates of projects and hands new ones to the hub."""
 
+    def follow(self, project_id: str) -> None:
+        """Hand over the project's updates, from where the next ``read`` of it ends. On the loop's thread."""
+
+    def unfollow(self, project_id: str) -> None:
+        """Hand them over no more. On the loop's thread."""
+
+    def read(self, project_id: str, after: str | None) -> History:
+        """What was published after the event id ``after``; without one, only the present position."""
+
+
+class LocalBackplane(Backplane, Protocol):
+    """Numbers updates itself and hands each to ``listener``. Called on the loop's thread."""
+
+    blocking: Literal[False]
     listener: Callable[[Update], None] | None
 
     def publish(self, project_id: str, event: str, text: str) -> Update:
         """Number and keep one event, whose data ``text`` is, and call the listener with it before returning."""
 
-    def read(self, project_id: str, after: str | None) -> History:
-        """What was published after the event id ``after``; without one, only the present position."""
+
+class RemoteBackplane(Backplane, Protocol):
+    """Shared by several nodes. Thread-safe; what was published anywhere it hands over from a thread of its own.
+
+    ``read`` takes time and runs in a worker thread, where it raises BackplaneUnavailable if it cannot be answered.
+    """
+
+    blocking: Literal[True]
+
+    def start(self, receive: Callable[[list[hub.Input]], Future[None]]) -> None:
+        """Begin to hand over what the hub is to be told (:meth:`Server.receive`)."""
+
+    def close(self) -> None:
+        """Hand over and publish nothing more."""
+
+    def publish(self, project_id: str, event: str, text: str) -> Future[str]:
+        """Publish one event, whose data ``text`` is; the future has its ``event_id``, or BackplaneUnavailable."""
+
+    def announce(self, item: hub.AccessChanged | hub.LoggedOut) -> Future[Any]:
+        """Tell the other nodes; done when they will hear of it, else BackplaneUnavailable."""
+
+    @property
+    def deaf(self) -> bool:
+        """Whether something may be published that is not heard here."""
+
+    def stats(self) -> dict[str, float]:
+        """Gauges, and counters (names that end in ``_total``)."""
 
 
 class Server:
@@ -81,7 +130,7 @@ class Server:
     def __init__(
         self,
         directory: Directory,
-        backplane: Backplane,
+        backplane: LocalBackplane | RemoteBackplane,
         *,
         new_id: Callable[[], str],
         random: Callable[[], float],
@@ -90,7 +139,7 @@ class Server:
     ) -> None:
         """``new_id`` makes unguessable session ids; ``random`` returns floats in [0, 1)."""
         self._directory = directory
-        self._backplane = backplane
+        self.backplane = backplane
         self._hub = hub.Hub(limits, random=random)
         self._wire = SocketServer(protocol or Config(), new_id=new_id, credential=self._credential)
         self._clients: dict[str, Client] = {}
@@ -107,7 +156,8 @@ class Server:
         self._counters: Counter[str] = Counter()
         self._now = 0.0
         self.draining = False
-        backplane.listener = self._deliver
+        if not backplane.blocking:
+            backplane.listener = self._deliver
 
     # What an adapter calls
 
@@ -197,19 +247,18 @@ class Server:
         """
         if self.draining:
             raise NotRunning("the server is shutting down")
+        assert not self.backplane.blocking, "a remote backplane is published to from any thread"
         self._now = now
-        update = self._backplane.publish(project_id, event, text)
+        update = self.backplane.publish(project_id, event, text)
         self._pump(now)
         return update.event_id
 
-    def access_changed(self, now: float, *, user_id: str | None = None, project_id: str | None = None) -> None:
-        """Look again, at once, at what the user, or everyone in the project, may see."""
-        self._perform(self._hub.handle(hub.AccessChanged(user_id, project_id), now), now)
-        self._pump(now)
-
-    def logged_out(self, user_id: str, now: float) -> None:
-        """End the user's sessions; one whose cookie is still good comes back as a new session."""
-        self._perform(self._hub.handle(hub.LoggedOut(user_id), now), now)
+    def receive(self, items: Iterable[hub.Input], now: float) -> None:
+        """Tell the hub, in order, what was announced here or heard from other nodes."""
+        for item in items:
+            if isinstance(item, hub.Published):
+                self._counters["updates_total"] += 1
+            self._perform(self._hub.handle(item, now), now)
         self._pump(now)
 
     def stats(self) -> dict[str, int]:
@@ -317,8 +366,17 @@ class Server:
         self._ask(call, effect.ticket, lambda allowed: hub.Rechecked(effect.ticket, allowed))
 
     def _read_history(self, effect: hub.ReadHistory, now: float) -> None:
-        history = self._backplane.read(effect.project_id, effect.after)
-        self._perform(self._hub.handle(hub.HistoryRead(effect.ticket, history), now), now)
+        read = partial(self.backplane.read, effect.project_id, effect.after)
+        if self.backplane.blocking:
+            self._ask(read, effect.ticket, lambda history: hub.HistoryRead(effect.ticket, history))
+        else:
+            self._perform(self._hub.handle(hub.HistoryRead(effect.ticket, read()), now), now)
+
+    def _follow(self, effect: hub.Follow, now: float) -> None:
+        self.backplane.follow(effect.project_id)
+
+    def _unfollow(self, effect: hub.Unfollow, now: float) -> None:
+        self.backplane.unfollow(effect.project_id)
 
     def _emit(self, effect: hub.Emit, now: float) -> None:
         if effect.event == "error":
@@ -329,7 +387,8 @@ class Server:
         self._wire.acknowledge(self._clients[effect.sid], effect.ack, (effect.data,), now)
 
     def _replay(self, effect: hub.Replay, now: float) -> None:
-        self._wire.send_encoded(self._clients[effect.sid], _encoded(effect.update), now)
+        packet = event_packet(effect.update.event, effect.update.text)
+        self._wire.send_encoded(self._clients[effect.sid], Encoded(packet, text_frame(packet)), now)
 
     def _enter(self, effect: hub.Enter, now: float) -> None:
         self._rooms_of.setdefault(effect.sid, set()).add(effect.room)
@@ -363,16 +422,22 @@ class Server:
 
     def _broadcast(self, effect: hub.Broadcast, now: float) -> None:
         """The same bytes go to every WebSocket, when it is their turn, and the same packet to everybody else, now."""
-        encoded = _encoded(effect.update)
+        update = effect.update
+        packet = event_packet(update.event, update.text)
+        frame = text_frame(packet)
         self._drain_wire()  # what was sent before the broadcast must not count as sent after it
-        deliveries = self._rooms.broadcast(effect.room, encoded.frame)
-        self._fan_out(self._rooms.overflow(effect.room))
+        deliveries, overflow = self._rooms.broadcast(effect.room, frame)
+        if overflow:
+            self._fan_out(overflow)
         if effect.room in self._polling:
-            clients = list(self._polling[effect.room].values())
-            deliveries += len(clients)
-            for client in clients:
-                self._wire.send_encoded(client, encoded, now)
+            deliveries += self._broadcast_to_polls(effect.room, Encoded(packet, frame), now)
         self._counters["deliveries_total"] += deliveries
+
+    def _broadcast_to_polls(self, room: str, encoded: Encoded, now: float) -> int:
+        clients = list(self._polling[room].values())
+        for client in clients:
+            self._wire.send_encoded(client, encoded, now)
+        return len(clients)
 
     def _end(self, effect: hub.End, now: float) -> None:
         client = self._clients.pop(effect.sid)
@@ -392,7 +457,8 @@ class Server:
 
         def done(result: T | BaseException, now: float) -> None:
             if isinstance(result, BaseException):
-                logger.error("a question to the directory failed", exc_info=result)
+                known = isinstance(result, BackplaneUnavailable)
+                logger.error("a question failed: %s", result, exc_info=None if known else result)
                 self._counters["job_failures_total"] += 1
                 item: hub.Input = hub.Failed(ticket)
             else:
@@ -408,6 +474,8 @@ class Server:
 
     def _drain_wire(self) -> None:
         """Take over the protocol's outputs, each behind the broadcasts that its connection was to be sent before."""
+        if not self._wire.has_outputs:
+            return
         outputs = self._wire.outputs()
         if self._rooms.busy:
             for output in outputs:
@@ -432,11 +500,6 @@ class Server:
         self._outputs.append(output)
 
 
-def _encoded(update: Update) -> Encoded:
-    packet = event_packet(update.event, update.text)
-    return Encoded(packet, text_frame(packet))
-
-
 _EVENTS: Mapping[type[Any], Callable[[Server, Any, float], None]] = {
     events.SessionOpened: Server._ignore,
     events.SessionUpgraded: Server._on_upgraded,
@@ -457,6 +520,8 @@ _EFFECTS: Mapping[type[Any], Callable[[Server, Any, float], None]] = {
     hub.CheckAccess: Server._check_access,
     hub.Recheck: Server._recheck,
     hub.ReadHistory: Server._read_history,
+    hub.Follow: Server._follow,
+    hub.Unfollow: Server._unfollow,
     hub.Emit: Server._emit,
     hub.Replay: Server._replay,
     hub.Acknowledge: Server._acknowledge,

@@ -37,7 +37,7 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from automoderate.backplane.memory import MemoryBackplane
-from automoderate.core.hub import Access, Limits
+from automoderate.core.hub import Access, AccessChanged, Limits, LoggedOut
 from automoderate.protocol.config import Config
 from automoderate.protocol.http import Connection
 from automoderate.protocol.outputs import (
@@ -649,12 +649,12 @@ class Simulation:
 
     def access_changed(self, *, user_id: str | None = None, project_id: str | None = None) -> None:
         """Announce a change, as the dashboard does."""
-        self.server.access_changed(self.now, user_id=user_id, project_id=project_id)
+        self.server.receive([AccessChanged(user_id, project_id)], self.now)
         self._flush()
 
     def logged_out(self, user_id: str) -> None:
         """Announce a logout."""
-        self.server.logged_out(user_id, self.now)
+        self.server.receive([LoggedOut(user_id)], self.now)
         self._flush()
 
     def drain(self) -> None:

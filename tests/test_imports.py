@@ -27,7 +27,19 @@ IMPURE = {
     "secrets",
 }
 RUNTIMES = {"asyncio", "trio", "anyio", "eventlet", "greenlet", "uvloop"}
-PURE_STDLIB = {"__future__", "collections", "enum", "functools", "heapq", "itertools", "json", "math", "types", "typing"}
+PURE_STDLIB = {
+    "__future__",
+    "collections",
+    "enum",
+    "functools",
+    "heapq",
+    "itertools",
+    "json",
+    "math",
+    "re",
+    "types",
+    "typing",
+}
 
 ADAPTERS = tuple(
     f"automoderate.adapters.{path.stem}"

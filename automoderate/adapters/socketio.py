@@ -32,7 +32,7 @@ from socketio import packet
 
 from automoderate.core import hub as rules
 from automoderate.core.hub import Access, Hub
-from automoderate.server import Backplane, NotRunning, Server
+from automoderate.server import LocalBackplane, NotRunning, Server
 
 __all__ = ["Attachment", "Directory", "attach"]
 
@@ -58,7 +58,7 @@ class Directory(Protocol):
 
 
 def attach(
-    server: Any, hub: Hub, *, directory: Directory, backplane: Backplane, threads: int = DEFAULT_THREADS
+    server: Any, hub: Hub, *, directory: Directory, backplane: LocalBackplane, threads: int = DEFAULT_THREADS
 ) -> Attachment:
     """Put the hub's rules on a ``socketio.AsyncServer`` or ``socketio.Server``; call it before clients connect.
 
@@ -119,7 +119,7 @@ class Translator:
     by that of Socket.IO, of which a session has a new one each time it connects to the namespace.
     """
 
-    def __init__(self, server: Any, hub: Hub, directory: Directory, backplane: Backplane) -> None:
+    def __init__(self, server: Any, hub: Hub, directory: Directory, backplane: LocalBackplane) -> None:
         self.todo: deque[Todo] = deque()
         self._server = server
         self._hub = hub
@@ -206,6 +206,14 @@ class Translator:
         ask = partial(self._directory.recheck, effect.user_id, effect.project_ids)
         yield Job(effect.ticket, ask, partial(rules.Rechecked, effect.ticket))
 
+    def _follow(self, effect: rules.Follow) -> Iterator[Todo]:
+        self._backplane.follow(effect.project_id)
+        return iter(())
+
+    def _unfollow(self, effect: rules.Unfollow) -> Iterator[Todo]:
+        self._backplane.unfollow(effect.project_id)
+        return iter(())
+
     def _emit(self, effect: rules.Emit) -> Iterator[Todo]:
         return self._send(effect.event, effect.data, effect.sid)
 
@@ -246,6 +254,8 @@ _EFFECTS: Mapping[type[Any], Callable[[Translator, Any], Iterator[Todo]]] = {
     rules.Identify: Translator._identify,
     rules.CheckAccess: Translator._check_access,
     rules.Recheck: Translator._recheck,
+    rules.Follow: Translator._follow,
+    rules.Unfollow: Translator._unfollow,
     rules.Emit: Translator._emit,
     rules.Replay: Translator._replay,
     rules.Acknowledge: Translator._acknowledge,
@@ -273,7 +283,7 @@ class Attachment(ABC):
     ``WebSocketNotifier(realtime=attachment)`` publishes here too.
     """
 
-    def __init__(self, server: Any, hub: Hub, directory: Directory, backplane: Backplane, threads: int) -> None:
+    def __init__(self, server: Any, hub: Hub, directory: Directory, backplane: LocalBackplane, threads: int) -> None:
         self._server = server
         self._threads = threads
         self._translator = Translator(server, hub, directory, backplane)
@@ -389,7 +399,7 @@ class Attachment(ABC):
 class _SyncAttachment(Attachment):
     """On a ``socketio.Server``: tasks, queues and events are those of its ``async_mode``, greenlets included."""
 
-    def __init__(self, server: Any, hub: Hub, directory: Directory, backplane: Backplane, threads: int) -> None:
+    def __init__(self, server: Any, hub: Hub, directory: Directory, backplane: LocalBackplane, threads: int) -> None:
         super().__init__(server, hub, directory, backplane, threads)
         self._event = server.eio.create_event()
         self._jobs = server.eio.create_queue()
@@ -444,7 +454,7 @@ class _SyncAttachment(Attachment):
 class _AsyncAttachment(Attachment):
     """On a ``socketio.AsyncServer``: one task on its loop."""
 
-    def __init__(self, server: Any, hub: Hub, directory: Directory, backplane: Backplane, threads: int) -> None:
+    def __init__(self, server: Any, hub: Hub, directory: Directory, backplane: LocalBackplane, threads: int) -> None:
         super().__init__(server, hub, directory, backplane, threads)
         self._event = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None

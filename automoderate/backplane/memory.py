@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from typing import Literal
 
 from attrs import define, field
 
@@ -70,6 +71,8 @@ class MemoryBackplane:
     goes to a client that catches up at once, so ``max_bytes`` has to stay below what may wait for one client.
     """
 
+    blocking: Literal[False] = False
+
     def __init__(
         self,
         *,
@@ -99,7 +102,6 @@ class MemoryBackplane:
     def publish(self, project_id: str, event: str, text: str) -> Update:
         """Number and keep one event of a project, whose data ``text`` is, then call the listener with it."""
         now = self._milliseconds()
-        self._forget_expired(now)
         stream = self._streams.get(project_id)
         if stream is None:
             stream = self._streams[project_id] = _Stream(self._floor, self._floor)
@@ -112,6 +114,12 @@ class MemoryBackplane:
         if self.listener is not None:
             self.listener(update)
         return update
+
+    def follow(self, project_id: str) -> None:
+        """Nothing to do: the listener hears of every project."""
+
+    def unfollow(self, project_id: str) -> None:
+        """Nothing to do either."""
 
     def read(self, project_id: str, after: str | None) -> History:
         """What the project published after the id ``after``; without one, only the present position.
@@ -137,20 +145,19 @@ class MemoryBackplane:
     def _keep(self, stream: _Stream, update: Update, oldest: int) -> None:
         before = stream.size
         stream.append(update)
-        stream.expire(oldest)
-        while len(stream.kept) > self._entries or stream.size > self._max_bytes:
+        kept = stream.kept
+        while kept and (len(kept) > self._entries or stream.size > self._max_bytes or kept[0][0][0] < oldest):
             stream.drop_oldest()
         self._size += stream.size - before
-        while len(self._streams) > self._max_projects or self._size > self._max_total_bytes:
+        while (
+            len(self._streams) > self._max_projects
+            or self._size > self._max_total_bytes
+            or next(iter(self._streams.values())).last[0] < oldest  # nobody else would ever look at it again
+        ):
             self._forget_oldest()
 
     def _milliseconds(self) -> int:
         return max(0, int(self._wall() * 1000))
-
-    def _forget_expired(self, now: int) -> None:
-        """Give back the memory of projects that fell silent; nobody else would ever look at them again."""
-        while self._streams and next(iter(self._streams.values())).last[0] < now - self._max_age:
-            self._forget_oldest()
 
     def _forget_oldest(self) -> None:
         _, stream = self._streams.popitem(last=False)

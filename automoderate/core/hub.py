@@ -35,8 +35,10 @@ from __future__ import annotations
 import enum
 import heapq
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from attrs import define, field, frozen
@@ -151,17 +153,16 @@ def room_name(project_id: str) -> str:
     return f"project_{project_id}"
 
 
+_EVENT_ID = re.compile("([0-9]{1,20})-([0-9]{1,20})")
+
+
 def parse_event_id(text: object) -> tuple[int, int] | None:
     """``"milliseconds-sequence"`` as a comparable pair, or None where it is anything else.
 
     At most 20 digits a part (a stream id's parts are 64-bit), ASCII only.
     """
-    if not isinstance(text, str) or not text.isascii():
-        return None
-    milliseconds, dash, sequence = text.partition("-")
-    if not dash or not all(part.isdigit() and len(part) <= 20 for part in (milliseconds, sequence)):
-        return None
-    return int(milliseconds), int(sequence)
+    match = _EVENT_ID.fullmatch(text) if isinstance(text, str) else None
+    return None if match is None else (int(match[1]), int(match[2]))
 
 
 # Inputs -------------------------------------------------------------------------------------------------------
@@ -240,6 +241,21 @@ class Published:
 
 
 @frozen
+class Passed:
+    """The backplane has come to this id of a project's, which is nothing that anybody is to be sent."""
+
+    project_id: str
+    event_id: str
+
+
+@frozen
+class Lost:
+    """Updates of the project may be missing from here on: the backplane cannot continue where it was."""
+
+    project_id: str
+
+
+@frozen
 class AccessChanged:
     """Somebody's access may have changed: of a user, of a user in a project, or of everyone in a project."""
 
@@ -261,7 +277,7 @@ class Tick:
 
 Input: TypeAlias = (
     Connected | Received | Closed | Identified | AccessChecked | HistoryRead | Rechecked | Failed
-    | Published | AccessChanged | LoggedOut | Tick
+    | Published | Passed | Lost | AccessChanged | LoggedOut | Tick
 )  # fmt: skip
 
 
@@ -302,6 +318,20 @@ class Recheck:
     ticket: int
     user_id: str
     project_ids: tuple[str, ...]
+
+
+@frozen
+class Follow:
+    """Somebody here sees the project's updates from now on: hand them over from where its history ends."""
+
+    project_id: str
+
+
+@frozen
+class Unfollow:
+    """Nobody here sees the project's updates any more."""
+
+    project_id: str
 
 
 @frozen
@@ -363,7 +393,8 @@ class End:
 
 
 Effect: TypeAlias = (
-    Identify | CheckAccess | ReadHistory | Recheck | Emit | Replay | Acknowledge | Enter | Leave | Broadcast | End
+    Identify | CheckAccess | ReadHistory | Recheck | Follow | Unfollow
+    | Emit | Replay | Acknowledge | Enter | Leave | Broadcast | End
 )  # fmt: skip
 
 
@@ -399,6 +430,7 @@ class Cue(enum.Enum):
     REFUSED = "refused"
     FAILED = "failed"
     CAUGHT_UP = "caught_up"
+    LOST = "lost"
     ACCESS_CHANGED = "access_changed"
     REVOKED = "revoked"
     CLOSED = "closed"
@@ -443,6 +475,12 @@ class _Room:
     live: set[str] = field(factory=set)
     catching_up: dict[str, _Membership] = field(factory=dict)
     position: str | None = None
+    heard: str = ""
+    """The newest id that the backplane has come to since the room is followed; a history may have known newer ones."""
+
+    @property
+    def followed(self) -> bool:
+        return bool(self.live or self.catching_up)
 
 
 @define(eq=False)
@@ -457,6 +495,8 @@ class _Membership:
     after: str | None = None
     buffer: list[Update] = field(factory=list)
     overflowed: bool = False
+    history: History | None = None
+    """What was read, while it waits for the room to come to the same position."""
     since: str = ""
     """The session was given everything after this id."""
 
@@ -633,15 +673,26 @@ class Hub:
     def _on_published(self, item: Published, now: float) -> Iterator[Effect]:
         update = item.update
         room = self._rooms.get(update.project_id)
-        if room is None or not (room.live or room.catching_up):
+        if room is None or not room.followed:
             return
         for membership in room.catching_up.values():
             self._buffer(membership, update)
-        if room.position is None or _order(update.event_id) <= _order(room.position):
-            return
-        room.position = update.event_id
-        if room.live:
+        if self._advance(room, update.event_id) and room.live:
             yield Broadcast(room_name(room.project_id), update)
+        yield from self._admit_waiting(room, now)
+
+    def _on_passed(self, item: Passed, now: float) -> Iterator[Effect]:
+        room = self._rooms.get(item.project_id)
+        if room is not None and room.followed:
+            self._advance(room, item.event_id)
+            yield from self._admit_waiting(room, now)
+
+    def _on_lost(self, item: Lost, now: float) -> Iterator[Effect]:
+        """Whoever saw the updates is dropped: they come back, say where they stopped, and are told the truth."""
+        room = self._rooms.get(item.project_id)
+        for membership in list(room.memberships.values()) if room else ():
+            if membership.state in _SEES_UPDATES:
+                yield from self._cue_session(membership.session, Cue.LOST, None, now)
 
     def _on_logged_out(self, item: LoggedOut, now: float) -> Iterator[Effect]:
         for session in self._sessions.values():
@@ -757,6 +808,10 @@ class Hub:
         yield from self._close(session, None, now)
         yield End(session.sid, session.ending)
 
+    def _drop(self, session: _Session, detail: None, now: float) -> Iterator[Effect]:
+        yield from self._close(session, None, now)
+        yield End(session.sid, Ending.DROP)
+
     def _close(self, session: _Session, detail: None, now: float) -> Iterator[Effect]:
         session.state = SessionState.GONE
         self._withdraw(session)
@@ -811,9 +866,8 @@ class Hub:
         asked = [request.after for request in membership.requests if request.after is not None]
         membership.after = str(asked[0]) if asked else None
         membership.state = RoomState.CATCHING_UP
-        if membership.after is None and room.position is not None:
-            yield from self._enter(membership, room.position)
-            return
+        if not room.followed:
+            yield Follow(room.project_id)
         room.catching_up[membership.session.sid] = membership
         ticket = self._issue(membership, now)
         yield ReadHistory(ticket, room.project_id, membership.after)
@@ -830,14 +884,42 @@ class Hub:
         else:
             membership.overflowed = True
 
+    def _advance(self, room: _Room, event_id: str) -> bool:
+        """The backplane has come to this id; whether that is news."""
+        room.heard = max(room.heard, event_id, key=_order)
+        if room.position is None or _order(event_id) <= _order(room.position):
+            return False
+        room.position = event_id
+        return True
+
+    def _admit_waiting(self, room: _Room, now: float) -> Iterator[Effect]:
+        for membership in list(room.catching_up.values()):
+            if membership.history is not None and self._connects(room, membership.history):
+                yield from self._cue_room(membership, Cue.CAUGHT_UP, membership.history, now)
+
+    @staticmethod
+    def _connects(room: _Room, history: History) -> bool:
+        """Whether the room continues where the history ends.
+
+        With several nodes a history may be ahead of what was heard here, and another session's further ahead still.
+        """
+        position, last = _order(room.position or ""), _order(history.last_event_id)
+        return last <= position <= max(last, _order(room.heard))
+
     def _caught_up(self, membership: _Membership, history: History, now: float) -> Iterator[Effect]:
         """Hand over what was missed up to the room's position; what comes after that arrives live."""
         room, after = membership.room, membership.after
+        if room.position is None:
+            room.position = max(history.last_event_id, room.heard, key=_order)
+        if not self._connects(room, history):
+            membership.history = history
+            self._issue(membership, now)  # answered by nobody: it has to be heard in time
+            return
+        self._withdraw(membership)
+        membership.history = None
         del room.catching_up[membership.session.sid]
         buffered = [update for update in membership.buffer if _order(update.event_id) > _order(history.last_event_id)]
         membership.buffer = []
-        if room.position is None:
-            room.position = buffered[-1].event_id if buffered else history.last_event_id
         if after is None or not history.complete or membership.overflowed:
             yield from self._enter(membership, room.position)
             return
@@ -919,6 +1001,7 @@ class Hub:
 
     def _forget(self, membership: _Membership) -> Iterator[Effect]:
         session, room = membership.session, membership.room
+        was_followed = room.followed
         self._withdraw(membership)
         membership.state = RoomState.ABSENT
         session.rooms.pop(room.project_id, None)
@@ -927,8 +1010,9 @@ class Hub:
         if session.sid in room.live:
             room.live.remove(session.sid)
             yield Leave(session.sid, room_name(room.project_id))
-        if not (room.live or room.catching_up):
-            room.position = None
+        if was_followed and not room.followed:
+            room.position, room.heard = None, ""
+            yield Unfollow(room.project_id)
         if not room.memberships:
             self._rooms.pop(room.project_id, None)
 
@@ -1061,6 +1145,7 @@ def _count(times: deque[float], limit: int, now: float) -> bool:
     return True
 
 
+@lru_cache(maxsize=1024)  # a room's position is the id that was looked at before
 def _order(event_id: str) -> tuple[int, int]:
     """An event id's place; what is no event id comes before every one."""
     return parse_event_id(event_id) or (-1, -1)
@@ -1094,6 +1179,7 @@ SESSION_RULES: Mapping[tuple[SessionState, Cue], Rule] = {
     (SessionState.IDENTIFYING, Cue.CLOSED): _rule(Hub._close, SessionState.GONE),
     (SessionState.ACTIVE, Cue.EVENT): _rule(Hub._serve, SessionState.ACTIVE, SessionState.GONE),
     (SessionState.ACTIVE, Cue.EXPELLED): _rule(Hub._expel, SessionState.ENDING),
+    (SessionState.ACTIVE, Cue.LOST): _rule(Hub._drop, SessionState.GONE),
     (SessionState.ACTIVE, Cue.CLOSED): _rule(Hub._close, SessionState.GONE),
     (SessionState.ENDING, Cue.EVENT): _rule(Hub._repeat_verdict, SessionState.ENDING),
     (SessionState.ENDING, Cue.GRACE_OVER): _rule(Hub._grace_over, SessionState.GONE),
@@ -1105,14 +1191,14 @@ ROOM_RULES: Mapping[tuple[RoomState, Cue], Rule] = {
     (RoomState.ABSENT, Cue.LEAVE): _rule(Hub._leave, RoomState.ABSENT),
     (RoomState.CHECKING, Cue.JOIN): _rule(Hub._join_too, RoomState.CHECKING),
     (RoomState.CHECKING, Cue.LEAVE): _rule(Hub._leave, RoomState.ABSENT),
-    (RoomState.CHECKING, Cue.GRANTED): _rule(Hub._granted, RoomState.CATCHING_UP, RoomState.JOINED),
+    (RoomState.CHECKING, Cue.GRANTED): _rule(Hub._granted, RoomState.CATCHING_UP),
     (RoomState.CHECKING, Cue.REFUSED): _rule(Hub._refused, RoomState.ABSENT),
     (RoomState.CHECKING, Cue.FAILED): _rule(Hub._check_failed, RoomState.ABSENT),
     (RoomState.CHECKING, Cue.ACCESS_CHANGED): _rule(Hub._check_again, RoomState.CHECKING),
     (RoomState.CHECKING, Cue.CLOSED): _rule(Hub._room_closed, RoomState.ABSENT),
     (RoomState.CATCHING_UP, Cue.JOIN): _rule(Hub._join_too, RoomState.CATCHING_UP),
     (RoomState.CATCHING_UP, Cue.LEAVE): _rule(Hub._leave, RoomState.ABSENT),
-    (RoomState.CATCHING_UP, Cue.CAUGHT_UP): _rule(Hub._caught_up, RoomState.JOINED),
+    (RoomState.CATCHING_UP, Cue.CAUGHT_UP): _rule(Hub._caught_up, RoomState.JOINED, RoomState.CATCHING_UP),
     (RoomState.CATCHING_UP, Cue.FAILED): _rule(Hub._check_failed, RoomState.ABSENT),
     (RoomState.CATCHING_UP, Cue.REVOKED): _rule(Hub._revoked, RoomState.ABSENT),
     (RoomState.CATCHING_UP, Cue.CLOSED): _rule(Hub._room_closed, RoomState.ABSENT),
@@ -1140,6 +1226,8 @@ _INPUTS: Mapping[type[Any], Callable[..., Iterator[Effect]]] = {
     Rechecked: Hub._on_rechecked,
     Failed: Hub._on_failed,
     Published: Hub._on_published,
+    Passed: Hub._on_passed,
+    Lost: Hub._on_lost,
     AccessChanged: Hub._on_access_changed,
     LoggedOut: Hub._on_logged_out,
     Tick: Hub._on_tick,

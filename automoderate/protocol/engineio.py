@@ -159,6 +159,11 @@ class EngineServer:
         times = [time for time in (timer.next() for timer in timers) if time is not None]
         return min(times, default=None)
 
+    @property
+    def has_outputs(self) -> bool:
+        """Whether ``outputs`` may have something."""
+        return bool(self._dirty or self._outbox)
+
     def outputs(self) -> list[Output]:
         """What is to be done, in order. Packets for polling clients are bundled here, into one answer each."""
         dirty, self._dirty = self._dirty, {}

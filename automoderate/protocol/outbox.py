@@ -31,6 +31,9 @@ class Outbox:
         self._items: list[_Pending | Close | Abort] = []
         self._open: dict[Connection, _Pending] = {}
 
+    def __len__(self) -> int:
+        return len(self._items)
+
     def write(self, connection: Connection, data: bytes) -> None:
         """Queue bytes for a connection; empty data is nothing."""
         if not data:

@@ -113,26 +113,22 @@ class Rooms:
             del self._rooms[name]
         return [((connection,), missing)] if missing else []
 
-    def broadcast(self, name: str, frame: bytes) -> int:
-        """Queue a frame for everyone who is in the room now; returns how many that are."""
+    def broadcast(self, name: str, frame: bytes) -> tuple[int, Writes]:
+        """Queue a frame for everyone who is in the room now: how many that are, and what has to be written at once,
+        because more than ``MAX_QUEUED`` would wait."""
         room = self._rooms.get(name)
         if room is None:
-            return 0
+            return 0, []
         room.queue.append(frame)
         room.queued += len(frame)
         if not room.waiting:
             room.waiting = True
             self._line.append(room)
-        return len(room.members)
-
-    def overflow(self, name: str) -> Writes:
-        """Everything that waits in the room, where that is more than ``MAX_QUEUED``; else nothing."""
-        room = self._rooms.get(name)
-        writes: Writes = []
-        if room is not None and room.queued > MAX_QUEUED:
+        overflow: Writes = []
+        if room.queued > MAX_QUEUED:
             while room.left or room.queue:
-                room.take(len(room.members), writes)
-        return writes
+                room.take(len(room.members), overflow)
+        return len(room.members), overflow
 
     def flush(self, names: Iterable[str], sid: str) -> Writes:
         """What a client has not been sent yet in these rooms; it counts as sent."""

@@ -194,6 +194,11 @@ class SocketServer:
         times = [time for time in (self._engine.next_deadline(), self._timers.next()) if time is not None]
         return min(times, default=None)
 
+    @property
+    def has_outputs(self) -> bool:
+        """Whether ``outputs`` may have something."""
+        return self._engine.has_outputs
+
     def outputs(self) -> list[Output]:
         """What is to be done, in order."""
         return self._engine.outputs()

@@ -27,6 +27,7 @@ from automoderate.core.hub import (
     Enter,
     Error,
     Failed,
+    Follow,
     History,
     HistoryRead,
     Hub,
@@ -37,6 +38,8 @@ from automoderate.core.hub import (
     Leave,
     Limits,
     LoggedOut,
+    Lost,
+    Passed,
     Published,
     ReadHistory,
     Received,
@@ -46,6 +49,7 @@ from automoderate.core.hub import (
     RoomState,
     SessionState,
     Tick,
+    Unfollow,
     Update,
     parse_event_id,
     room_name,
@@ -76,9 +80,13 @@ class Bench:
     def __init__(self, limits: Limits | None = None) -> None:
         self.hub = Hub(limits)
         self.now = 100.0
+        self.following: list[Effect] = []
+        """Which projects' updates the backplane was asked for, kept apart from what becomes of sessions."""
 
     def give(self, item: Input) -> list[Effect]:
-        return self.hub.handle(item, self.now)
+        effects = self.hub.handle(item, self.now)
+        self.following += [effect for effect in effects if isinstance(effect, Follow | Unfollow)]
+        return [effect for effect in effects if not isinstance(effect, Follow | Unfollow)]
 
     def after(self, seconds: float) -> list[Effect]:
         self.now += seconds
@@ -103,8 +111,9 @@ class Bench:
     def join(self, project: str = "p", sid: str = "s", last: str = ORIGIN) -> list[Effect]:
         check = self.ask(project, sid)
         effects = self.give(AccessChecked(check.ticket, Access.GRANTED))
-        if effects and isinstance(effects[0], ReadHistory):
-            effects = self.give(HistoryRead(effects[0].ticket, History((), True, last)))
+        *_, read = effects
+        assert isinstance(read, ReadHistory)
+        effects = self.give(HistoryRead(read.ticket, History((), True, last)))
         assert effects[-1] == Enter(sid, room_name(project))
         return effects
 
@@ -112,7 +121,7 @@ class Bench:
         """Bring a join up to where the history is asked for."""
         more = {} if after is None else {"last_event_id": after}
         check = self.ask(sid=sid, ack=ack, **more)
-        (read,) = self.give(AccessChecked(check.ticket, Access.GRANTED))
+        *_, read = self.give(AccessChecked(check.ticket, Access.GRANTED))
         assert isinstance(read, ReadHistory)
         return read
 
@@ -426,10 +435,11 @@ class TestJoining:
             Enter("s", "project_p"),
         ]
 
-    def test_the_second_member_needs_no_history(self, member: Bench) -> None:
+    def test_the_second_member_too_is_told_where_the_project_is_now(self, member: Bench) -> None:
         member.connect("t", "v")
-        check = member.ask(sid="t")
-        assert member.give(AccessChecked(check.ticket, Access.GRANTED)) == [
+        read = member.catching_up(None, sid="t")
+        assert read.after is None
+        assert member.give(HistoryRead(read.ticket, History((), True, ORIGIN))) == [
             Emit("t", "joined_project", joined()),
             Enter("t", "project_p"),
         ]
@@ -612,15 +622,6 @@ class TestCatchUp:
         effects = live.give(HistoryRead(read.ticket, History((update(1),), True, "1000-1")))
         assert of_type(effects, Replay) == [Replay("s", update(1))]
 
-    def test_history_ahead_of_the_room_arrives_live(self, member: Bench) -> None:
-        """The history was read further than this hub has been told: the rest comes as a broadcast, once."""
-        member.connect("t")
-        read = member.catching_up("1000-0", sid="t")
-        history = History((update(1), update(2)), True, "1000-2")
-        effects = member.give(HistoryRead(read.ticket, history))
-        assert of_type(effects, Emit) == [Emit("t", "joined_project", joined(recovered=True))]
-        assert member.give(Published(update(1))) == [Broadcast("project_p", update(1))]
-
     def test_members_are_served_while_another_catches_up(self, member: Bench) -> None:
         member.connect("t")
         read = member.catching_up("1000-0", sid="t")
@@ -672,7 +673,7 @@ class TestCatchUp:
         for number in (1, 2, 3):
             bench.give(Published(update(number)))
         effects = bench.give(HistoryRead(read.ticket, History((), True, ORIGIN)))
-        assert effects[0] == Emit("s", "joined_project", joined(last="1000-2", recovered=False))
+        assert effects[0] == Emit("s", "joined_project", joined(last="1000-3", recovered=False))
         assert len(bench.give(Published(update(4)))) == 1
 
     def test_a_member_asking_again_has_missed_nothing_since_it_came(self, live: Bench) -> None:
@@ -696,6 +697,129 @@ class TestCatchUp:
             Emit("s", "joined_project", joined(last="1000-3", recovered=True)),
             Enter("s", "project_p"),
         ]
+
+
+class TestSeveralNodes:
+    """What a node has heard may be behind what a history knows, and two histories may know different things."""
+
+    def test_a_project_is_followed_from_the_first_member_to_the_last(self, live: Bench) -> None:
+        live.connect("t")
+        check = live.ask()
+        assert live.following == []
+        live.give(AccessChecked(check.ticket, Access.GRANTED))
+        assert live.following == [Follow("p")]
+        live.join(sid="t")
+        live.send("leave_project", {"project_id": "p"}, sid="t")
+        assert live.following == [Follow("p")]
+        live.give(Closed("s"))
+        assert live.following == [Follow("p"), Unfollow("p")]
+
+    def test_it_is_followed_before_the_history_is_read(self, live: Bench) -> None:
+        check = live.ask()
+        effects = live.hub.handle(AccessChecked(check.ticket, Access.GRANTED), live.now)
+        assert [type(effect) for effect in effects] == [Follow, ReadHistory]
+
+    def test_a_refused_join_follows_nothing(self, live: Bench) -> None:
+        check = live.ask()
+        live.give(AccessChecked(check.ticket, Access.DENIED))
+        assert live.following == []
+
+    def test_a_history_ahead_of_the_room_waits_until_the_room_has_come_there(self, member: Bench) -> None:
+        member.connect("t")
+        read = member.catching_up("1000-0", sid="t")
+        assert member.give(HistoryRead(read.ticket, History((update(1), update(2)), True, "1000-2"))) == []
+        assert member.give(Published(update(1))) == [Broadcast("project_p", update(1))]
+        assert member.give(Published(update(2))) == [
+            Broadcast("project_p", update(2)),
+            Replay("t", update(1)),
+            Replay("t", update(2)),
+            Emit("t", "joined_project", joined(last="1000-2", recovered=True)),
+            Enter("t", "project_p"),
+        ]
+        assert member.give(Published(update(3))) == [Broadcast("project_p", update(3))]
+
+    def test_who_comes_from_a_node_that_is_ahead_gets_nothing_twice(self, member: Bench) -> None:
+        member.connect("t")
+        read = member.catching_up("1000-2", sid="t")
+        assert member.give(HistoryRead(read.ticket, History((), True, "1000-2"))) == []
+        member.give(Published(update(1)))
+        assert of_type(member.give(Published(update(3))), Emit | Replay | Enter) == [
+            Replay("t", update(3)),
+            Emit("t", "joined_project", joined(last="1000-3", recovered=True)),
+            Enter("t", "project_p"),
+        ]
+
+    def test_what_is_passed_without_an_update_counts_as_heard(self, member: Bench) -> None:
+        member.connect("t")
+        read = member.catching_up(None, sid="t")
+        assert member.give(HistoryRead(read.ticket, History((), True, "1000-2"))) == []
+        assert member.give(Passed("p", "1000-1")) == []
+        assert member.give(Passed("elsewhere", "1000-2")) == []
+        assert member.give(Passed("p", "1000-2")) == [
+            Emit("t", "joined_project", joined(last="1000-2")),
+            Enter("t", "project_p"),
+        ]
+
+    def test_a_shorter_history_waits_for_what_a_longer_one_knew(self, live: Bench) -> None:
+        """Both were read before anything was heard: the room is where the longer one ends."""
+        live.connect("t")
+        short, long = live.catching_up("1000-0"), live.catching_up("1000-0", sid="t")
+        live.give(HistoryRead(long.ticket, History((update(1), update(2)), True, "1000-2")))
+        assert live.give(HistoryRead(short.ticket, History((update(1),), True, "1000-1"))) == []
+        assert live.give(Published(update(2))) == [
+            Replay("s", update(1)),
+            Replay("s", update(2)),
+            Emit("s", "joined_project", joined(last="1000-2", recovered=True)),
+            Enter("s", "project_p"),
+        ]
+
+    def test_the_wait_has_an_end(self, member: Bench) -> None:
+        member.connect("t")
+        read = member.catching_up(None, sid="t", ack=1)
+        member.give(HistoryRead(read.ticket, History((), True, "1000-2")))
+        member.after(5)
+        assert member.give(Published(update(1))) == [Broadcast("project_p", update(1))]
+        assert member.after(5) == [
+            Emit("t", "error", error(Error.TIMEOUT, "p")),
+            Acknowledge("t", 1, {"error": error(Error.TIMEOUT)}),
+        ]
+        assert member.give(Published(update(2))) == [Broadcast("project_p", update(2))]
+
+    def test_a_leave_overtakes_the_wait(self, member: Bench) -> None:
+        member.connect("t")
+        read = member.catching_up(None, sid="t")
+        member.give(HistoryRead(read.ticket, History((), True, "1000-2")))
+        assert member.send("leave_project", {"project_id": "p"}, sid="t") == [
+            Emit("t", "left_project", {"project_id": "p"})
+        ]
+        assert member.give(Published(update(2))) == [Broadcast("project_p", update(2))]
+
+    def test_where_updates_may_be_missing_everybody_who_saw_them_is_dropped(self, member: Bench) -> None:
+        for sid in ("joining", "again", "elsewhere", "checking"):
+            member.connect(sid)
+        member.catching_up("1000-0", sid="joining")
+        member.join(sid="again")
+        member.ask(sid="again")
+        member.join("q", sid="elsewhere")
+        check = member.ask(sid="checking")
+        assert member.give(Lost("p")) == [
+            Leave("s", "project_p"),
+            End("s", Ending.DROP),
+            End("joining", Ending.DROP),
+            Leave("again", "project_p"),
+            End("again", Ending.DROP),
+        ]
+        assert member.following[-1] == Unfollow("p")
+        assert member.give(Lost("p")) == []
+        assert member.give(Lost("nobody's")) == []
+        member.give(AccessChecked(check.ticket, Access.GRANTED))
+        assert member.following[-1] == Follow("p")
+
+    def test_a_room_that_was_left_starts_anew(self, member: Bench) -> None:
+        member.give(Published(update(7)))
+        member.give(Closed("s"))
+        member.connect()
+        assert member.join(last="1000-3")[0] == Emit("s", "joined_project", joined(last="1000-3"))
 
 
 class TestRevocation:
