@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -78,7 +79,7 @@ class ScriptedApi:
     def wait_for(self, count: int) -> list[Posted]:
         """Wait until ``count`` requests have arrived."""
         with self.changed:
-            assert self.changed.wait_for(lambda: len(self.requests) >= count, 20), self.requests
+            assert self.changed.wait_for(lambda: len(self.requests) >= count, 60), self.requests
             return list(self.requests)
 
 
@@ -93,7 +94,7 @@ def _handler(api: ScriptedApi) -> type[BaseHTTPRequestHandler]:
                 count = len(api.requests)
                 answer = api.answers.pop(0) if api.answers else (202, {"event_id": f"1-{count}"})
                 api.changed.notify_all()
-            api.held.wait(20)
+            api.held.wait(60)
             if api.missing is not None and self.path.startswith(api.missing):
                 answer = 404, "nothing here"
             if answer is None:
@@ -132,9 +133,8 @@ def scripted_api() -> Iterator[ScriptedApi]:
 
 
 @pytest.fixture
-def closed_port() -> int:
-    """A loopback port on which nobody listens."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    port: int = server.server_address[1]
-    server.server_close()
-    return port
+def closed_port() -> Iterator[int]:
+    """A loopback port on which nobody listens, nor will while the test has it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]

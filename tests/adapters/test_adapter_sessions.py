@@ -142,6 +142,8 @@ def test_a_reset_in_any_phase_leaves_the_others_alone(start: Start, progress: st
             suffix = f"&sid={polling.sid} HTTP/1.1\r\n".encode()
             if progress == "poll waiting":
                 client.send(b"GET /engine.io/?EIO=4&transport=polling" + suffix + b"Host: x\r\n\r\n")
+                while server.call(lambda now: driver.sessions[-1].poll) is None:
+                    pass
             else:
                 client.send(HANDSHAKE.replace(b" HTTP/1.1\r\n", suffix, 1))
                 client.until(b"\r\n\r\n")

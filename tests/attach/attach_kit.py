@@ -26,8 +26,8 @@ from automoderate.backplane.memory import MemoryBackplane
 from automoderate.core.hub import Access, Hub, Limits
 from automoderate.testing import MemoryDirectory
 
-PATIENCE = 30.0
-PINGS = {"ping_interval": 1.0, "ping_timeout": 5.0}
+PATIENCE = 60.0
+PINGS = {"ping_interval": 1.0, "ping_timeout": 20.0}
 """A poll that waits when its session ends is answered only after both."""
 
 

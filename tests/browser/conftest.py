@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "clients"))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from live_site import PASSWORD, PATIENCE, ProcessServer, Site, ThreadServer, Visitors, free_port
+from live_server import steady_port
+from live_site import PASSWORD, PATIENCE, ProcessServer, Site, ThreadServer, Visitors
 
 from automoderate import dashboard
 from automoderate.dashboard.pages import CLIENT
@@ -73,7 +75,7 @@ def site(site_template: Path, tmp_path: Path) -> Iterator[Site]:
 @pytest.fixture
 def server(site: Site, adapter: str) -> Iterator[ThreadServer]:
     """A server for that database in this process."""
-    server = ThreadServer(site, adapter=adapter, check_timeout=2.0)
+    server = ThreadServer(site, adapter=adapter)
     yield server
     server.stop()
 
@@ -81,7 +83,7 @@ def server(site: Site, adapter: str) -> Iterator[ThreadServer]:
 @pytest.fixture
 def start_process(site: Site, adapter: str, tmp_path: Path) -> Iterator[Callable[[], ProcessServer]]:
     """Start, and start again on the same port, a server for that database in a process of its own."""
-    port = free_port()
+    port = steady_port()
     started: list[ProcessServer] = []
 
     def start() -> ProcessServer:

@@ -7,7 +7,6 @@ import os
 import queue
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -28,7 +27,7 @@ from automoderate.settings import Settings
 
 SECRET_KEY = "a secret for the browser tests only, long enough"
 PASSWORD = "correct horse battery"
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds that anything in these tests may take before it counts as not happening."""
 
 # Complaints that a browser makes about what a test does on purpose.
@@ -42,14 +41,6 @@ def update(content_id: str, status: str = "approved", **more: Any) -> dict[str, 
         "meta_data": {"author": "u-17"}, "results_count": 1, "processing_time": 0.25, "moderator_type": "rule",
         "moderator_name": "Rule", "rule_name": "Spam Detection", "timestamp": "2026-01-15T10:30:00+00:00", **more,
     }  # fmt: skip
-
-
-def free_port() -> int:
-    """A port that was free a moment ago, for a server that has to come back on the same one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @define
@@ -241,6 +232,23 @@ def expect_state(page: Page, state: str) -> None:
     """Wait for a state of the connection, both as scripts and as people see it."""
     expect(page.locator(f"main[data-state={state}]")).to_be_visible(timeout=PATIENCE * 1000)
     expect(page.locator("#connection")).to_have_text(state.capitalize())
+
+
+def watch_states(page: Page) -> None:
+    """From here on note the states of the connection, for ``expect_passed_through``."""
+    page.evaluate(
+        """() => {
+            window.states = [];
+            const main = document.querySelector("main");
+            const note = () => states.push(main.dataset.state);
+            new MutationObserver(note).observe(main, { attributeFilter: ["data-state"] });
+        }"""
+    )
+
+
+def expect_passed_through(page: Page, state: str) -> None:
+    """Wait until the connection is, or has been, in a state that it leaves by itself."""
+    page.wait_for_function("state => states.includes(state)", arg=state)
 
 
 def rows(page: Page) -> Any:

@@ -14,11 +14,13 @@ from live_site import (
     ThreadServer,
     Visitors,
     Wiretap,
+    expect_passed_through,
     expect_state,
     log_in,
     previews,
     rows,
     update,
+    watch_states,
 )
 from playwright.sync_api import Page, expect
 
@@ -194,8 +196,9 @@ def test_a_session_that_the_server_ends_is_begun_anew(server: ThreadServer, site
     expect_state(page, "live")
     site.publish(update("c1"))
     _arrived(page, "c1")
+    watch_states(page)
     tap.say("41")  # Socket.IO's DISCONNECT, after which the client library does nothing by itself
-    expect_state(page, "reconnecting")
+    expect_passed_through(page, "reconnecting")
     site.publish(update("c2"))
     expect_state(page, "live")
     _arrived(page, "c2")

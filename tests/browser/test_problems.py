@@ -5,8 +5,19 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import attrs
 import pytest
-from live_site import PATIENCE, Site, ThreadServer, Visitors, expect_state, log_in, update
+from live_site import (
+    PATIENCE,
+    Site,
+    ThreadServer,
+    Visitors,
+    expect_passed_through,
+    expect_state,
+    log_in,
+    update,
+    watch_states,
+)
 from playwright.sync_api import Locator, Page, expect
 
 from automoderate.core.hub import Access
@@ -64,9 +75,10 @@ def test_signing_out_elsewhere_signs_the_live_page_out(server: ThreadServer, sit
 def test_signing_out_on_one_device_leaves_the_others_in(server: ThreadServer, site: Site, visitors: Visitors) -> None:
     """The server ends every live session of the user; a page whose own cookie is still good is let in again."""
     page, elsewhere = visitors.watching(), visitors.watching()
+    watch_states(page)
     elsewhere.get_by_role("button", name="Log out").click()
     expect(elsewhere.get_by_role("heading", name="Log in")).to_be_visible()
-    expect_state(page, "reconnecting")
+    expect_passed_through(page, "reconnecting")
     _updates_flow(page, site, "c1")
 
 
@@ -130,12 +142,15 @@ def test_a_slow_membership_check_is_told_and_tried_again(
         return check(directory, user_id, project_id)
 
     monkeypatch.setattr(SQLDirectory, "check_access", slow)
-    page.goto(site.live_url)
-    panel = _problem(page, "timeout")
-    expect(panel).to_contain_text("The server took too long to answer")
-    expect_state(page, "connecting")
-    quick.set()
+    hub = server.assembly.server._hub
+    with monkeypatch.context() as patch:
+        patch.setattr(hub, "limits", attrs.evolve(hub.limits, check_timeout=0.5))
+        page.goto(site.live_url)
+        panel = _problem(page, "timeout")
+        expect(panel).to_contain_text("The server took too long to answer")
+        expect_state(page, "connecting")
     panel.get_by_role("button", name="Try again").click()
+    quick.set()
     _updates_flow(page, site, "c1")
 
 

@@ -17,7 +17,7 @@ import automoderate
 from automoderate import adapters
 
 ROOT = Path(automoderate.__file__).parents[1]
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds until something that has to happen counts as not happening."""
 
 COMMAND = "from automoderate.cli import main; main()"

@@ -86,12 +86,12 @@ def serve(world: World) -> Iterator[Serve]:
 
         def stop() -> None:
             handles[0].stop()
-            thread.join(30)
+            thread.join(60)
             assert not thread.is_alive()
             assert not assembly.realtime.running
 
         stops.append(stop)
-        assert ready.wait(30)
+        assert ready.wait(60)
         return f"http://127.0.0.1:{handles[0].addresses[0][1]}"
 
     yield start
@@ -118,7 +118,7 @@ class Watcher:
     client: socketio.SimpleClient
 
     def expect(self, event: str) -> dict[str, Any]:
-        name, data = self.client.receive(timeout=20)
+        name, data = self.client.receive(timeout=60)
         assert name == event, data
         assert isinstance(data, dict)
         return data
@@ -131,7 +131,7 @@ def watch(world: World) -> Iterator[Callable[[str, str], Watcher]]:
     def join(url: str, header: str) -> Watcher:
         client = socketio.SimpleClient(reconnection=False)
         clients.append(client)
-        client.connect(url, headers={"Cookie": header}, transports=["websocket"])
+        client.connect(url, headers={"Cookie": header}, transports=["websocket"], wait_timeout=60)
         watcher = Watcher(client)
         watcher.expect("connected")
         client.emit("join_project", {"project_id": world.project.id})
@@ -151,7 +151,7 @@ def publish(base: str, world: World) -> requests.Response:
         f"{base}/api/projects/{world.project.id}/events",
         json={"event": "stats_update", "data": {"total": 1}},
         headers={"X-API-Key": world.api_key},
-        timeout=20,
+        timeout=60,
     )
 
 
@@ -160,8 +160,8 @@ def test_serves_dashboard_updates_and_api_over_a_database_it_only_reads(
 ) -> None:
     before = (folder / "existing.db").read_bytes()
     url = serve()
-    assert requests.get(f"{url}/readyz", timeout=20).status_code == 200
-    assert "password" in requests.get(f"{url}/auth/login", timeout=20).text
+    assert requests.get(f"{url}/readyz", timeout=60).status_code == 200
+    assert "password" in requests.get(f"{url}/auth/login", timeout=60).text
     watcher = watch(url, dashboard_cookie(world.member.id))
     assert publish(url, world).status_code == 202
     assert watcher.expect("stats_update")["total"] == 1
@@ -240,9 +240,9 @@ def test_a_mounted_flask_application_is_served_and_its_sessions_count(
     world: World, serve: Serve, watch: Watch, existing: flask.Flask
 ) -> None:
     url = serve(wsgi="existing_site:app", secret_key=None)
-    assert requests.get(f"{url}/", timeout=20).text == "the existing application"
-    assert requests.get(f"{url}/auth/login", timeout=20).status_code == 404
-    assert requests.get(f"{url}/realtime/health", timeout=20).json()["status"] == "healthy"
+    assert requests.get(f"{url}/", timeout=60).text == "the existing application"
+    assert requests.get(f"{url}/auth/login", timeout=60).status_code == 404
+    assert requests.get(f"{url}/realtime/health", timeout=60).json()["status"] == "healthy"
     watcher = watch(url, cookie(existing, world.member.id))
     assert publish(f"{url}/realtime", world).status_code == 202
     watcher.expect("stats_update")
@@ -256,9 +256,9 @@ def test_a_logout_from_the_mounted_application_ends_live_sessions(
     url = serve(wsgi="existing_site:app")
     header = cookie(existing, world.member.id)
     watcher, other = watch(url, header), watch(url, cookie(existing, world.owner.id))
-    anonymous = requests.get(f"{url}/logout", timeout=20)
+    anonymous = requests.get(f"{url}/logout", timeout=60)
     assert anonymous.text == "bye", "nobody was logged in, and nothing ends"
-    assert requests.get(f"{url}/logout", headers={"Cookie": header}, timeout=20).text == "bye"
+    assert requests.get(f"{url}/logout", headers={"Cookie": header}, timeout=60).text == "bye"
     assert watcher.expect("error")["code"] == "authentication_required"
     publish(f"{url}/realtime", world)
     other.expect("stats_update")
@@ -287,14 +287,14 @@ def test_any_other_wsgi_application_goes_with_our_secret(
     world: World, serve: Serve, watch: Watch, existing: flask.Flask
 ) -> None:
     url = serve(wsgi="plain_site:app")
-    assert requests.get(f"{url}/auth/login", timeout=20).text == "plain /auth/login"
+    assert requests.get(f"{url}/auth/login", timeout=60).text == "plain /auth/login"
     watch(url, dashboard_cookie(world.member.id))
 
 
 def test_limits_and_origins_reach_the_server(world: World, serve: Serve, watch: Watch) -> None:
     url = serve(max_rooms=1, cors_origin=["https://a.example"], ping_interval=7.5, max_payload=5000)
     allowed, refused = (
-        requests.get(f"{url}/socket.io/?EIO=4&transport=polling", headers={"Origin": origin}, timeout=20)
+        requests.get(f"{url}/socket.io/?EIO=4&transport=polling", headers={"Origin": origin}, timeout=60)
         for origin in ("https://a.example", "https://b.example")
     )
     assert allowed.status_code == 200

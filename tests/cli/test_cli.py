@@ -205,12 +205,12 @@ def test_serve_makes_its_database_listens_and_leaves_on_a_signal(folder: Path) -
             line = server.stderr.readline()
             assert "listening on http://127.0.0.1:" in line
             port = int(line.partition("127.0.0.1:")[2].split()[0])
-            with closing(socket.create_connection(("127.0.0.1", port), 20)) as connection:
+            with closing(socket.create_connection(("127.0.0.1", port), 60)) as connection:
                 connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                connection.settimeout(20)
+                connection.settimeout(60)
                 assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
             server.send_signal(signal.SIGTERM)
-            assert server.wait(30) == 0
+            assert server.wait(60) == 0
         finally:
             server.kill()
     database = Database("sqlite:///automoderate.sqlite3", read_only=True)

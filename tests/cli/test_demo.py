@@ -23,7 +23,7 @@ from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "clients"))
 
-from live_server import PATIENCE, ROOT
+from live_server import PATIENCE, ROOT, steady_port
 
 from automoderate import payloads
 from automoderate.demo import Pipeline, World, demo, describe
@@ -102,11 +102,17 @@ def test_what_it_prints_works_as_printed(start: Start, tmp_path: Path) -> None:
     for name, password in passwords.items():
         with requests.Session() as session:
             log_in(session, base, name, password)
-            statuses = [session.get(page, timeout=10).status_code for page in projects]
+            statuses = [session.get(page, timeout=PATIENCE).status_code for page in projects]
         assert (statuses[0], statuses[1] == 200) == (200, name == "bob")
     publish, environment = running.command("publish")
     printed = subprocess.run(
-        publish, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=True
+        publish,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
     )
     assert re.fullmatch(r"\d+-\d+\n", printed.stdout)
     watch, environment = running.command("watch")
@@ -116,7 +122,7 @@ def test_what_it_prints_works_as_printed(start: Start, tmp_path: Path) -> None:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=True,
     )
     assert watched.stdout.count("\n") == 20
@@ -131,8 +137,8 @@ def test_ctrl_c_ends_it_quietly(start: Start) -> None:
 
 def test_a_restart_lets_open_pages_come_back(start: Start) -> None:
     """Somebody who logged in to the first demo sees the second one's updates without logging in again."""
-    first = start("--port", "0", "--rate", "50", "--seed", "7")
-    (port,) = re.findall(r"AutoModerate demo: http://127\.0\.0\.1:(\d+)/", first.text)
+    port = str(steady_port())
+    first = start("--port", port, "--rate", "50", "--seed", "7")
     watch, environment = first.command("watch")
     with subprocess.Popen(
         watch, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

@@ -12,6 +12,7 @@ import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ import pytest
 import requests
 import socketio
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 ROOT = Path(__file__).parent.parent.parent
 
 TRANSPORTS: dict[str, list[str]] = {
@@ -29,7 +30,12 @@ TRANSPORTS: dict[str, list[str]] = {
     "upgrade": ["polling", "websocket"],
 }
 
-RECONNECTION = {"reconnection_delay": 0.2, "reconnection_delay_max": 0.5, "handle_sigint": False}
+OPTIONS = {
+    "reconnection_delay": 0.2,
+    "reconnection_delay_max": 0.5,
+    "handle_sigint": False,
+    "request_timeout": PATIENCE,
+}
 
 Event = tuple[str, Any]
 
@@ -110,7 +116,9 @@ class PythonClient(RealClient):
         # A cookie given with ``headers=`` would go with the first request only, and belongs with all of them.
         self._session = requests.Session()
         self._session.cookies.update(cookies(cookie))
-        self._client = socketio.Client(http_session=self._session, **RECONNECTION)
+        self._client = socketio.Client(http_session=self._session, **OPTIONS)
+        # Also where it reconnects, for which the library has no option.
+        self._client.connect = partial(self._client.connect, wait_timeout=PATIENCE)
         self._client.on("connect", lambda: self.report("connect"))
         self._client.on("connect_error", lambda error=None: self.report("connect_error", error))
         self._client.on("disconnect", lambda reason: self.report("disconnect", reason))
@@ -121,7 +129,7 @@ class PythonClient(RealClient):
 
     def _connect(self) -> None:
         try:
-            self._client.connect(self.url, transports=self.transports, wait_timeout=PATIENCE)
+            self._client.connect(self.url, transports=self.transports)
         except socketio.exceptions.ConnectionError:
             pass  # reported
         else:
@@ -162,7 +170,8 @@ class AsyncPythonClient(RealClient):
         # "unsafe" only means that a numeric address may have cookies.
         jar = aiohttp.CookieJar(unsafe=True, quote_cookie=False)
         self._session = aiohttp.ClientSession(cookies=cookies(self.cookie), cookie_jar=jar)
-        client = socketio.AsyncClient(http_session=self._session, **RECONNECTION)
+        client = socketio.AsyncClient(http_session=self._session, **OPTIONS)
+        client.connect = partial(client.connect, wait_timeout=PATIENCE)
         client.on("connect", lambda: self.report("connect"))
         client.on("connect_error", lambda error=None: self.report("connect_error", error))
         client.on("disconnect", lambda reason: self.report("disconnect", reason))
@@ -177,7 +186,7 @@ class AsyncPythonClient(RealClient):
 
     async def _connect(self) -> None:
         try:
-            await self._client.connect(self.url, transports=self.transports, wait_timeout=PATIENCE)
+            await self._client.connect(self.url, transports=self.transports)
         except socketio.exceptions.ConnectionError:
             pass  # reported
         else:
@@ -224,6 +233,7 @@ class NodeClient(RealClient):
             "extraHeaders": {} if cookie is None else {"Cookie": cookie},
             "reconnectionDelay": 200,
             "reconnectionDelayMax": 500,
+            "timeout": PATIENCE * 1000,
         }
         command = [node, str(Path(__file__).parent / "driver.mjs"), self.module, url, json.dumps(options)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

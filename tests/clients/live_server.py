@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,7 +27,7 @@ from automoderate.publishing import PublishingApi
 ROOT = Path(__file__).parent.parent.parent
 SECRET_KEY = "a secret for these tests only, and no other"
 PASSWORD = "correct horse"
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds until something that has to happen counts as not happening."""
 
 
@@ -37,6 +39,19 @@ def until(condition: Callable[[], Any], what: str = "it") -> None:
         time.sleep(0.01)
 
 
+def steady_port() -> int:
+    """A free loopback port to come back to, outside the range that the system hands out.
+
+    One of those may be somebody else's by the time the server is back: another server's, or that of a client that
+    meanwhile tries to connect to it, and so to itself.
+    """
+    lowest, highest = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    while True:
+        port: int = random.choice([*range(10_000, lowest), *range(highest + 1, 65_536)] or range(10_000, 65_536))
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 class LiveServer:
     """``automoderate serve`` on a free loopback port; a restart keeps the port and the database.
 
@@ -44,10 +59,11 @@ class LiveServer:
     """
 
     def __init__(self, folder: Path, **settings: str) -> None:
-        self.port = 0
+        self.port = steady_port()
         self._log = folder / "server.log"
         self._log.touch()
-        self._settings = {"auth_grace": "0.2", "max_connections_per_minute": "100000", **settings}
+        patient = {"check_timeout": str(PATIENCE), "drain_timeout": str(PATIENCE)}
+        self._settings = {"auth_grace": "0.2", "max_connections_per_minute": "100000", **patient, **settings}
         self._process: subprocess.Popen[bytes] | None = None
         self._url = f"sqlite:///{folder / 'database.sqlite3'}"
         self.database = Database(self._url)
@@ -112,7 +128,7 @@ class LiveServer:
 
     def publish(self, number: int) -> str:
         """Publish one update to alice's project over the publishing API; its event id."""
-        with PublishingApi(self.url) as api:
+        with PublishingApi(self.url, timeout=PATIENCE) as api:
             data = {"number": number, "status": "approved"}
             return api.publish(self.project, self.api_key, "moderation_update", data)
 
@@ -120,7 +136,7 @@ class LiveServer:
         """Announce a logout or changed access, as the command line does."""
         token = control_serializer(SECRET_KEY).dumps(CONTROL_SUBJECT)
         headers = {"Authorization": f"Bearer {token}"}
-        response = requests.post(f"{self.url}/api/access-changes", json=change, headers=headers, timeout=10)
+        response = requests.post(f"{self.url}/api/access-changes", json=change, headers=headers, timeout=PATIENCE)
         assert response.status_code == 202, response.text
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from live_server import LiveServer, until
+from live_server import PATIENCE, LiveServer, until
 
 from automoderate.publishing import PublishingApi
 
@@ -30,7 +30,7 @@ def example(request: pytest.FixtureRequest, own_server: LiveServer) -> Iterator[
 
 def members(server: LiveServer) -> int:
     """How many memberships the server counts."""
-    text = requests.get(f"{server.url}/metrics", timeout=10).text
+    text = requests.get(f"{server.url}/metrics", timeout=PATIENCE).text
     found = re.search(r"^automoderate_memberships (\d+)", text, re.MULTILINE)
     assert found, text
     return int(found[1])
@@ -40,7 +40,7 @@ def test_the_clients_of_the_readme(example: subprocess.Popen[str], own_server: L
     assert example.stdout is not None
     for text in ("first", "after a restart"):
         until(lambda: members(own_server) == 1, "the join")
-        with PublishingApi(own_server.url) as api:
+        with PublishingApi(own_server.url, timeout=PATIENCE) as api:
             data = {"status": "flagged", "content_preview": text}
             api.publish(own_server.project, own_server.api_key, "moderation_update", data)
         while not (line := example.stdout.readline().strip()).endswith(f"flagged {text}"):

@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which what should have happened counts as not happening."""
 
 TransportName = Literal["polling", "websocket", "upgrade"]
@@ -93,7 +93,7 @@ def websocket(
     try:
         return connect(
             url, additional_headers=dict(headers), compression=None, proxy=None, ping_interval=None,
-            open_timeout=PATIENCE, close_timeout=1,
+            open_timeout=PATIENCE, close_timeout=PATIENCE,
         ).__enter__()  # fmt: skip
     except InvalidStatus as error:
         raise Refused(error.response.status_code, bytes(error.response.body or b"").decode()) from error

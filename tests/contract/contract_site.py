@@ -186,7 +186,8 @@ class Site:
         adapter = "asyncio" if kind == PLAIN_ASYNCIO else kind
         given: dict[str, Any] = {
             "adapter": adapter, "port": 0, "database_url": str(world.database), "secret_key": SECRET,
-            "max_connections_per_minute": 1_000_000, "drain_timeout": 5.0, "threads": 4,
+            "max_connections_per_minute": 1_000_000, "drain_timeout": PATIENCE, "threads": 4,
+            "check_timeout": PATIENCE,
         }  # fmt: skip
         with mock.patch.object(app, "SQLDirectory", HeldDirectory):
             assembly = app.build(Settings(**given | self.options))
@@ -217,6 +218,17 @@ class Site:
         self.handle.stop()
         self.thread.join(PATIENCE)
         assert not self.thread.is_alive(), "the server did not leave"
+
+    @contextlib.contextmanager
+    def check_timeout(self, seconds: float) -> Iterator[None]:
+        """What is asked of the directory within it may take that long."""
+        hub = self.assembly.server._hub
+        limits = hub.limits
+        hub.limits = attrs.evolve(limits, check_timeout=seconds)
+        try:
+            yield
+        finally:
+            hub.limits = limits
 
     def stats(self) -> dict[str, int]:
         return self.assembly.realtime.stats(PATIENCE)

@@ -92,11 +92,10 @@ class TestRequests:
         site.publish(project, 1)
         assert [data["n"] for _, data in client.settle()] == [1]
 
-    def test_timeout(self, sites: Any, connect: Any, alice: str, project: str) -> None:
-        site = sites(check_timeout=1.5)
+    def test_timeout(self, site: Site, connect: Any, alice: str, project: str) -> None:
         client = connect(site, alice, "websocket")
         client.expect("connected")
-        with site.directory.held() as gate:
+        with site.directory.held() as gate, site.check_timeout(0.05):
             answer = refused(client, "join_project", {"project_id": project})
             assert answer == ({**TIMEOUT, "project_id": project}, {"error": TIMEOUT})
             gate.opened.set()

@@ -189,11 +189,10 @@ class TestWhoTheyAreNow:
             assert client.rest() == [("error", {"message": "Server error occurred", "code": "server_error"})]
 
     def test_a_lookup_that_takes_too_long(
-        self, sites: Any, connect: Any, alice: str, first_transport: TransportName
+        self, hasty: Site, connect: Any, alice: str, first_transport: TransportName
     ) -> None:
-        site = sites(check_timeout=0.05, auth_grace=0.05)
-        with site.directory.held("identify"):
-            client = connect(site, alice, first_transport)
+        with hasty.directory.held("identify"), hasty.check_timeout(0.05):
+            client = connect(hasty, alice, first_transport)
             assert client.rest() == [("error", {"message": "Server timeout - please try again", "code": "timeout"})]
 
 

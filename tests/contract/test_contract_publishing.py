@@ -12,7 +12,7 @@ from typing import Any
 import flask
 import pytest
 from click.testing import CliRunner
-from contract_client import Answer, Client, Http, TransportName, target
+from contract_client import PATIENCE, Answer, Client, Http, TransportName, target
 from contract_site import SECRET, Site, World, signing_application, until
 
 from automoderate.cli import cli
@@ -129,7 +129,7 @@ class TestOtherWays:
         notifier.send_update_async(content, "rejected", [{"moderator_type": "ai"}], 0.5)
         notifier.send_stats_update(project, {"total": 1})
         notifier.send_rule_update(project, {"id": 1}, action="created")
-        notifier.close(30)
+        notifier.close(PATIENCE)
         assert (notifier.sent, notifier.dropped, notifier.failed) == (4, 0, 0)
         names = [name for name, _ in client.settle()]
         assert names == ["content_received", "moderation_update", "stats_update", "rule_update"]
@@ -138,7 +138,7 @@ class TestOtherWays:
         refused = WebSocketNotifier(url=site.url, api_key="am_wrong")
         refused.send_stats_update(project, {"total": 1})
         refused.send_update_async(None, None, None, None)
-        refused.close(30)
+        refused.close(PATIENCE)
         assert (refused.sent, refused.failed) == (0, 2)
 
     def test_the_command_line(self, site: Site, client: Client, project: str, key: str) -> None:
@@ -184,7 +184,7 @@ class TestOperators:
         assert post(site, project, key, UPDATE).status == 202
 
     def test_503_while_the_server_leaves(self, own_site: Any, project: str, key: str) -> None:
-        site = own_site(drain_timeout=30)
+        site = own_site()
         # Connections from before, one of which has sent half a request: so long the server cannot go.
         probe, program, slow = Http(site.address), Http(site.address, {"X-API-Key": key}), Http(site.address)
         slow.start("POST", f"/api/projects/{project}/events", Content_Length="10")

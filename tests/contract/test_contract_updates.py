@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from contract_client import TRANSPORTS, Client, TransportName
+from contract_client import PATIENCE, TRANSPORTS, Client, TransportName
 from contract_site import Site
 
 from automoderate.notifier import WebSocketNotifier
@@ -52,7 +52,7 @@ class TestDelivery:
             site.assembly.realtime.publish(project, "moderation_update", {"n": number, "text": "x" * 1000})
             for number in range(300)
         ]
-        event_ids = [future.result(30) for future in futures]
+        event_ids = [future.result(PATIENCE) for future in futures]
         client.settle()
         assert numbers(client) == list(range(300))
         assert [data["event_id"] for data in client.events("moderation_update")] == event_ids
@@ -71,7 +71,7 @@ class TestDelivery:
             "deep": [1, None, 2.5, True, {"": []}],
             "project_id": project,
         }
-        event_id = site.assembly.realtime.publish(project, "moderation_update", data).result(30)
+        event_id = site.assembly.realtime.publish(project, "moderation_update", data).result(PATIENCE)
         assert client.expect("moderation_update") == {**data, "event_id": event_id}
 
     @pytest.mark.parametrize("event", ["content_received", "stats_update", "rule_update"])

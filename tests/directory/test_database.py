@@ -108,7 +108,7 @@ def test_many_threads_share_a_database(database: Database) -> None:
 
     def work(number: int) -> None:
         try:
-            barrier.wait(30)
+            barrier.wait(60)
             accounts.create_user(database, username=f"user-{number}", email=f"{number}@example.org", password="x")
             accounts.list_users(database)
         except BaseException as error:

@@ -19,7 +19,7 @@ from automoderate.directory import accounts
 from automoderate.directory.database import Database
 
 HERE = Path(__file__).parent
-PATIENCE = 30.0
+PATIENCE = 60.0
 PASSWORD = "correct horse"
 
 

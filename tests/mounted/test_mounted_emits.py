@@ -61,18 +61,18 @@ def test_what_does_not_fit_is_logged_and_harms_nobody(site: Site) -> None:
     assert site.log.count("logging the user out") == 1
     assert site.log.count("asked for an acknowledgement") == 1
     assert site.log.count("'stats_update' was not published") == 8
-    assert requests.get(f"{site.url}/handled", timeout=30).json() == []
+    assert requests.get(f"{site.url}/handled", timeout=60).json() == []
 
 
 @pytest.mark.parametrize("path", ["/socket.io/", "/socket%2eio/", "/socket.io/more", "/socket.io"])
 def test_its_own_engine_is_out_of_reach(site: Site, path: str) -> None:
     url = f"{site.url}{path}?EIO=4&transport=polling"
-    response = requests.get(url, timeout=30)
+    response = requests.get(url, timeout=60)
     assert response.status_code == (200 if path.endswith("/") else 404)
     if response.ok:  # by ours, which the application's handlers hear nothing of
         sid = response.text.split('"')[3]
-        assert requests.post(f"{url}&sid={sid}", data="40", timeout=30).status_code == 200
-    assert requests.get(f"{site.url}/handled", timeout=30).json() == []
+        assert requests.post(f"{url}&sid={sid}", data="40", timeout=60).status_code == 200
+    assert requests.get(f"{site.url}/handled", timeout=60).json() == []
 
 
 def test_closing_a_room_looks_again_who_may_be_in_it(site: Site) -> None:

@@ -24,7 +24,7 @@ from automoderate.publishing import PublishingApi, PublishingError, Refused, Unr
 )
 def test_a_refusal_says_what_is_wrong(scripted_api: Any, status: int, said: Any, message: str) -> None:
     scripted_api.answers = [(status, said)]
-    with PublishingApi(scripted_api.url) as api, pytest.raises(Refused, match=message) as refused:
+    with PublishingApi(scripted_api.url, timeout=60) as api, pytest.raises(Refused, match=message) as refused:
         api.publish("p", "am_key", "stats_update", {})
     assert refused.value.status == status
     assert len(scripted_api.requests) == 1
@@ -58,7 +58,7 @@ def test_an_answer_that_does_not_come(scripted_api: Any) -> None:
 
 def test_an_answer_that_breaks_off(scripted_api: Any) -> None:
     scripted_api.answers = [None]
-    with PublishingApi(scripted_api.url) as api, pytest.raises(PublishingError, match="without response"):
+    with PublishingApi(scripted_api.url, timeout=60) as api, pytest.raises(PublishingError, match="without response"):
         api.publish("p", "am_key", "stats_update", {})
 
 
