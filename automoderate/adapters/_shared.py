@@ -39,11 +39,26 @@ def real(module: ModuleType) -> ModuleType:
     return original
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
+def listen(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
     """Non-blocking listening sockets for every address of ``host`` ("" for all interfaces), all on one port.
 
-    With ``port`` 0 the first socket's free port is taken for the others too. Raises ``OSError`` naming the address.
+    With ``port`` 0 the first socket's free port is taken for the others too. Connections are shared with every other
+    socket on the port where all of them say ``reuse_port``. Raises ``OSError`` naming the address.
     """
+    sockets = bind(host, port, reuse_port=reuse_port)
+    for listener in sockets:
+        try:
+            listener.listen(BACKLOG)
+        except OSError as error:
+            address = listener.getsockname()
+            for opened in sockets:
+                opened.close()
+            raise _cannot_listen(error, address) from error
+    return sockets
+
+
+def bind(host: str, port: int, *, reuse_port: bool) -> list[socket.socket]:
+    """The sockets of ``listen`` before they listen: the port is taken, and nobody can connect."""
     flags = socket.AI_PASSIVE
     try:
         found = real(socket).getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=flags)
@@ -54,7 +69,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
         for family, kind, protocol, _, address in dict.fromkeys(found):
             if sockets and not port:
                 port = sockets[0].getsockname()[1]
-            sockets.append(_bind(family, kind, protocol, (address[0], port, *address[2:])))
+            sockets.append(_bind(family, kind, protocol, (address[0], port, *address[2:]), reuse_port))
     except BaseException:
         for opened in sockets:
             opened.close()
@@ -62,21 +77,26 @@ def listen(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-def _bind(family: int, kind: int, protocol: int, address: tuple[Any, ...]) -> socket.socket:
+def _bind(family: int, kind: int, protocol: int, address: tuple[Any, ...], reuse_port: bool) -> socket.socket:
     listener: socket.socket = real(socket).socket(family, kind, protocol)
     try:
         listener.setblocking(False)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             # Otherwise "::" would also claim the IPv4 port that the next socket is about to bind.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise OSError(error.errno, f"cannot listen on {address[0]} port {address[1]}: {reason}") from error
+        raise _cannot_listen(error, address) from error
     return listener
+
+
+def _cannot_listen(error: OSError, address: tuple[Any, ...]) -> OSError:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return OSError(error.errno, f"cannot listen on {address[0]} port {address[1]}: {reason}")
 
 
 def peer_of(remote: tuple[Any, ...] | None, local: tuple[Any, ...] | None) -> Peer:

@@ -183,13 +183,14 @@ async def serve(
     max_write_buffer: int = 1024 * 1024,
     on_ready: Callable[[Handle], None] | None = None,
     handle_signals: bool = False,
+    reuse_port: bool = False,
 ) -> None:
     """Serve ``driver`` on the running loop until stopped or cancelled; the arguments are those of ``run``.
 
     A cancellation is an orderly end: it is held back for at most ``drain_timeout`` seconds. Signals are the program's
     own business unless ``handle_signals`` says otherwise.
     """
-    sockets = listen(host, port)
+    sockets = listen(host, port, reuse_port=reuse_port)
     server = _Server(driver, app, threads, max_write_buffer)
     signals = (signal.SIGTERM, signal.SIGINT) if handle_signals else ()
     listeners: list[asyncio.Server] = []
@@ -227,13 +228,15 @@ def run(
     max_write_buffer: int = 1024 * 1024,
     on_ready: Callable[[Handle], None] | None = None,
     handle_signals: bool = True,
+    reuse_port: bool = False,
 ) -> None:
     """Serve ``driver`` until SIGTERM, SIGINT or ``Handle.stop``; ``OSError`` where it cannot listen.
 
     ``app`` answers the requests that are not the protocol's, in at most ``threads`` worker threads (as many again run
     the driver's jobs). Leaving takes at most ``drain_timeout`` seconds; a second signal cuts it short. More than
     ``max_write_buffer`` bytes waiting for one peer end its connection. ``on_ready`` gets the handle for other threads
-    once connections are accepted. ``handle_signals`` has to be False outside the main thread.
+    once connections are accepted. ``handle_signals`` has to be False outside the main thread. ``reuse_port`` shares
+    the port with other processes that say so too.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(
@@ -247,6 +250,7 @@ def run(
                 max_write_buffer=max_write_buffer,
                 on_ready=on_ready,
                 handle_signals=handle_signals,
+                reuse_port=reuse_port,
             )
         )
 

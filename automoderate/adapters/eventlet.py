@@ -235,13 +235,14 @@ def run(
     max_write_buffer: int = 1024 * 1024,
     on_ready: Callable[[Handle], None] | None = None,
     handle_signals: bool = True,
+    reuse_port: bool = False,
 ) -> None:
     """Serve ``driver`` until SIGTERM, SIGINT or ``Handle.stop``; ``OSError`` where it cannot listen.
 
     The arguments are those of every adapter, see ``automoderate.adapters``. Other greenlets run meanwhile.
     """
     _mind_green_locks()
-    listeners = listen(host, port)
+    listeners = listen(host, port, reuse_port=reuse_port)
     with contextlib.ExitStack() as stack:
         for listener in listeners:
             stack.enter_context(listener)

@@ -180,6 +180,7 @@ async def serve(
     max_write_buffer: int = 1024 * 1024,
     on_ready: Callable[[Handle], None] | None = None,
     handle_signals: bool = False,
+    reuse_port: bool = False,
     task_status: trio.TaskStatus[Handle] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``driver`` within a trio program until stopped or cancelled; the arguments are those of ``run``.
@@ -188,7 +189,7 @@ async def serve(
     is an orderly end: it is held back for at most ``drain_timeout`` seconds. Signals are the program's own business
     unless ``handle_signals`` says otherwise.
     """
-    listeners = listen(host, port)
+    listeners = listen(host, port, reuse_port=reuse_port)
     server = _Server(driver, app, threads, max_write_buffer)
     handle = server.handle(listeners)
     with contextlib.ExitStack() as stack:
@@ -216,6 +217,7 @@ def run(
     max_write_buffer: int = 1024 * 1024,
     on_ready: Callable[[Handle], None] | None = None,
     handle_signals: bool = True,
+    reuse_port: bool = False,
 ) -> None:
     """Serve ``driver`` until SIGTERM, SIGINT or ``Handle.stop``; ``OSError`` where it cannot listen.
 
@@ -233,6 +235,7 @@ def run(
             max_write_buffer=max_write_buffer,
             on_ready=on_ready,
             handle_signals=handle_signals,
+            reuse_port=reuse_port,
         )
     )
 
