@@ -29,11 +29,13 @@ from automoderate.directory.sessions import SessionReader
 from automoderate.mounted import take_over
 from automoderate.protocol.config import Config
 from automoderate.realtime import Realtime
-from automoderate.server import Server
+from automoderate.server import BackplaneUnavailable, Server
 from automoderate.settings import DEFAULT_DATABASE_URL, WEAK_SECRET, Settings
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+
+    from automoderate.backplane.redis import RedisBackplane
 
 T = TypeVar("T")
 
@@ -106,11 +108,12 @@ def build(settings: Settings) -> Assembly:
     mounted = _mounted_application(settings)
     secret_key = _secret_key(settings, mounted)
     database = _open_database(settings, make=True)
+    backplane = _backplane(settings)
     realtime = Realtime()
     application, signer = _assemble_web(database, realtime, mounted, secret_key)
     server = Server(
         SQLDirectory(database, SessionReader(signer)),
-        MemoryBackplane(entries=settings.history_entries),
+        backplane,
         protocol=_protocol_config(settings),
         limits=_limits(settings),
         random=random.Random().random,
@@ -135,6 +138,7 @@ def problems(settings: Settings) -> list[str]:
     if settings.wsgi is None or mounted is not None:
         attempt(lambda: _secret_key(settings, mounted))
     attempt(lambda: _open_database(settings, make=False).close())
+    attempt(lambda: _backplane(settings))
     return found
 
 
@@ -228,6 +232,22 @@ def _open_database(settings: Settings, *, make: bool) -> Database:
         database.close()
         raise CannotStart(str(error)) from error
     return database
+
+
+def _backplane(settings: Settings) -> MemoryBackplane | RedisBackplane:
+    """What the nodes share, known to answer; a memory of this process's own where there is only one."""
+    if settings.redis_url is None:
+        return MemoryBackplane(entries=settings.history_entries)
+    try:
+        from automoderate.backplane.redis import RedisBackplane
+    except ModuleNotFoundError as error:
+        raise CannotStart(f'--redis-url needs {error.name}: pip install "automoderate[redis]"') from error
+    backplane = RedisBackplane(settings.redis_url, entries=settings.history_entries)
+    try:
+        backplane.check()
+    except BackplaneUnavailable as error:
+        raise CannotStart(f"{error}; see --redis-url") from error
+    return backplane
 
 
 def _make_database(url: str) -> None:

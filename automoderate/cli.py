@@ -12,6 +12,7 @@ import ipaddress
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -204,6 +205,8 @@ def _shown(name: str, value: Any) -> Any:
         from automoderate.directory.database import Database
 
         return str(Database(value))
+    if name == "redis_url":
+        return re.sub(r"//[^/@]*@", "//***@", value)
     return value
 
 

@@ -122,6 +122,18 @@ def _database_url(value: Any) -> str:
     return Database(_text(value)).url.render_as_string(hide_password=False)
 
 
+def _redis_url(value: Any) -> str:
+    try:
+        parts = urlsplit(_text(value))
+        where = {"redis": parts.hostname, "rediss": parts.hostname, "unix": parts.path}.get(parts.scheme)
+        usable = bool(where) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must be redis://host:port/0, rediss://… with TLS or unix:///path")
+    return str(value)
+
+
 def _wsgi(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[\w.]+:[^\W\d][\w.]*(\(\))?", value):
         raise ValueError("must be MODULE:APPLICATION or MODULE:FACTORY(), as in wsgi:app or app:create_app()")
@@ -197,6 +209,12 @@ class Settings:
         "The database of an existing AutoModerate, opened for reading only (sqlite:///file or postgresql://…). "
         "Without it a file of our own, automoderate.sqlite3, is made in the working directory.",
         metavar="URL", variables=("DATABASE_URL",), secret=True,
+    )  # fmt: skip
+    redis_url: str | None = option(
+        None, _optional(_redis_url),
+        "The Redis or Valkey through which several nodes share updates (redis://host:6379/0, rediss://… with TLS or "
+        "unix:///path). Without it this process is the only one.",
+        metavar="URL", secret=True,
     )  # fmt: skip
     secret_key: str | None = option(
         None, _optional(_text),

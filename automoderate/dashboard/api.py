@@ -18,7 +18,7 @@ from automoderate.dashboard.metrics import exposition
 from automoderate.dashboard.services import CONTROL_MAX_AGE, CONTROL_SUBJECT, services
 from automoderate.directory import accounts
 from automoderate.directory.database import DatabaseUnavailable
-from automoderate.realtime import NotRunning
+from automoderate.realtime import BackplaneUnavailable, NotRunning
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,8 @@ def ready() -> Response:
         checks["realtime"] = "not running"
     elif realtime.draining:
         checks["realtime"] = "draining"
+    elif realtime.deaf:
+        checks["realtime"] = "cut off from the other nodes"
     try:
         services().database.ping()
     except (DatabaseUnavailable, SQLAlchemyError) as error:
@@ -179,6 +181,11 @@ def _await(accepted: Future[T]) -> T:
     """What the real-time server answers; never a success that it did not report."""
     try:
         return accepted.result(TIMEOUT)
+    except BackplaneUnavailable as error:
+        log.warning("a publication failed: %s", error)
+        raise ApiError(
+            503, "unavailable", "The update was not accepted, or nobody knows whether it was", {"Retry-After": "5"}
+        ) from None
     except (NotRunning, ServerStopped):
         raise ApiError(
             503, "unavailable", "The real-time server is not running or is shutting down", {"Retry-After": "5"}

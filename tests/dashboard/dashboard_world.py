@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, TypeVar, cast
 
@@ -13,6 +14,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from automoderate.adapters import ServerStopped
+from automoderate.backplane.memory import MemoryBackplane
+from automoderate.core.hub import AccessChanged, Input, LoggedOut
 from automoderate.directory import accounts
 from automoderate.directory.database import Database
 from automoderate.realtime import Handle, Realtime
@@ -29,21 +32,23 @@ class StubServer:
     """Stands where the real server would: on the far side of ``Realtime``."""
 
     draining: bool = False
+    backplane: MemoryBackplane = Factory(MemoryBackplane)
     published: list[tuple[str, str, dict[str, Any]]] = Factory(list)
     announced: list[tuple[str | None, str | None]] = Factory(list)
     logged_out_users: list[str] = Factory(list)
 
-    def publish(self, project_id: str, event: str, data: Mapping[str, Any], now: float) -> str:
+    def publish(self, project_id: str, event: str, text: str, now: float) -> str:
         if self.draining:
             raise NotRunning("the server is shutting down")
-        self.published.append((project_id, event, dict(data)))
+        self.published.append((project_id, event, json.loads(text)))
         return f"1768473000000-{len(self.published) - 1}"
 
-    def access_changed(self, now: float, *, user_id: str | None = None, project_id: str | None = None) -> None:
-        self.announced.append((user_id, project_id))
-
-    def logged_out(self, user_id: str, now: float) -> None:
-        self.logged_out_users.append(user_id)
+    def receive(self, items: Iterable[Input], now: float) -> None:
+        for item in items:
+            if isinstance(item, AccessChanged):
+                self.announced.append((item.user_id, item.project_id))
+            elif isinstance(item, LoggedOut):
+                self.logged_out_users.append(item.user_id)
 
     def stats(self) -> dict[str, int]:
         return {"sessions": 3, "updates_total": len(self.published)}

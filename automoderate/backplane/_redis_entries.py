@@ -1,0 +1,157 @@
+"""How things are written down in Redis: the names of keys, and what the entries of the streams say.
+
+A project's updates are a stream of entries with two fields, ``event`` and ``data``, the JSON of an object; the entry's
+id is the update's ``event_id``. Anything may have written an entry, so that each is checked on its way in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import orjson
+from attrs import frozen
+
+from automoderate.core import hub
+from automoderate.core.hub import Update, stamped
+from automoderate.protocol.broadcast import object_text
+
+MAX_UPDATE = 1024 * 1024
+"""Bytes of an update's data as JSON: more is neither published nor taken from Redis."""
+MAX_EVENT = 200
+"""Characters of an event's name."""
+READ_COUNT = 100
+"""Entries of one stream read at a time. No stream is trimmed to fewer, so that a shorter answer cannot hide a gap."""
+CONTROL = "automoderate:control"
+"""The stream of announcements: who logged out, whose access changed."""
+
+Entry: TypeAlias = tuple[bytes, Sequence[bytes] | None]
+"""An entry of a stream as Redis sends it: its id, then names and values by turns."""
+
+
+class BadEntry(ValueError):
+    """An entry that nobody here can have written."""
+
+
+def stream(project_id: str) -> str:
+    """The key of a project's updates; the braces put everything of one project on one node of a cluster."""
+    return f"automoderate:{{{project_id}}}:updates"
+
+
+def node_stream(node: str) -> str:
+    """The key by which a node hears itself."""
+    return f"automoderate:node:{node}"
+
+
+# Entries ------------------------------------------------------------------------------------------------------
+
+MARK: Sequence[str] = ("event", "", "data", "")
+"""An entry that is no update: where a project's history begins. Its id is known, so what comes after it is, too."""
+
+
+def fields(entry: Entry) -> tuple[str, dict[bytes, bytes]]:
+    """An entry's id and its fields; one that was trimmed while it was read has none."""
+    event_id, flat = entry
+    return event_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
+
+
+def update(project_id: str, entry: Entry) -> Update | None:
+    """The update that an entry of a project's stream is; None for a mark. Raises BadEntry."""
+    event_id, found = fields(entry)
+    if found.keys() != {b"event", b"data"}:
+        raise BadEntry(f"its fields are {', '.join(name.decode(errors='replace')[:40] for name in found)}")
+    if not found[b"event"]:
+        return None
+    try:
+        event = found[b"event"].decode()
+        text = checked(event, found[b"data"])
+    except UnicodeDecodeError:
+        raise BadEntry("it is not UTF-8") from None
+    return Update(project_id, event, stamped(text, event_id), event_id)
+
+
+def check_event(event: str) -> None:
+    """Raise ValueError for what cannot be the name of an event."""
+    if not 0 < len(event) <= MAX_EVENT or not event.isprintable():
+        raise ValueError(f"an event's name has at most {MAX_EVENT} characters, all of them printable")
+
+
+def checked(event: str, raw: bytes) -> str:
+    """The JSON text of an update's data, without an ``event_id``. Raises BadEntry for anything else."""
+    try:
+        check_event(event)
+    except ValueError as error:
+        raise BadEntry(str(error)) from None
+    if len(raw) > MAX_UPDATE:
+        raise BadEntry(f"its data has {len(raw)} bytes, more than {MAX_UPDATE}")
+    data = _parsed(raw)
+    if not isinstance(data, dict):
+        raise BadEntry("its data is no JSON object")
+    if data and "event_id" not in data:
+        return raw.decode().strip()
+    return object_text({name: value for name, value in data.items() if name != "event_id"})
+
+
+def _parsed(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)
+    except ValueError:  # also half a surrogate pair, which JSON and its writers know as an escape
+        pass
+    try:
+        return json.loads(raw, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise BadEntry(f"its data is not JSON: {error}") from None
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number")
+
+
+# Announcements ------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Announcement:
+    """What one node tells all others; ``node`` is who said it."""
+
+    node: str
+    item: hub.AccessChanged | hub.LoggedOut
+
+    def encode(self) -> str:
+        """As it stands in the stream."""
+        said: dict[str, Any] = {"node": self.node}
+        if isinstance(self.item, hub.LoggedOut):
+            said |= {"what": "logged_out", "user_id": self.item.user_id}
+        else:
+            said |= {"what": "access_changed", "user_id": self.item.user_id, "project_id": self.item.project_id}
+        return json.dumps(said)
+
+    @classmethod
+    def decode(cls, entry: Entry) -> Announcement:
+        """Raises BadEntry for what is none."""
+        _, found = fields(entry)
+        try:
+            said = json.loads(found[b"said"])
+            return cls(said["node"], _WHAT[said["what"]](said))
+        except (KeyError, TypeError, ValueError, RecursionError):
+            raise BadEntry("it is no announcement") from None
+
+
+def _logged_out(said: Mapping[str, Any]) -> hub.LoggedOut:
+    if not isinstance(said["user_id"], str):
+        raise TypeError
+    return hub.LoggedOut(said["user_id"])
+
+
+def _access_changed(said: Mapping[str, Any]) -> hub.AccessChanged:
+    user_id, project_id = said["user_id"], said["project_id"]
+    if not isinstance(user_id, str | None) or not isinstance(project_id, str | None):
+        raise TypeError
+    return hub.AccessChanged(user_id, project_id)
+
+
+_WHAT: Mapping[str, Callable[[Mapping[str, Any]], hub.AccessChanged | hub.LoggedOut]] = {
+    "logged_out": _logged_out,
+    "access_changed": _access_changed,
+}

@@ -1,0 +1,253 @@
+"""The thread that writes to Redis: updates and announcements, in the order they were handed over, many at a time.
+
+An answer says whether Redis has taken an update. While Redis is away an update waits for a while, and then fails; when
+the connection breaks between an update and its answer nobody knows, and it fails too, though it may be in the stream.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import redis
+from attrs import frozen
+
+from automoderate.adapters._shared import real
+from automoderate.backplane._redis_entries import (
+    CONTROL,
+    MAX_UPDATE,
+    READ_COUNT,
+    Announcement,
+    check_event,
+    stream,
+)
+from automoderate.backplane._redis_link import FAILURES, Command, Link, Pauses
+from automoderate.backplane._redis_pulse import Pulse
+from automoderate.server import BackplaneUnavailable
+
+log = logging.getLogger("automoderate.redis")
+
+BATCH = 128
+"""Updates sent before their answers are read."""
+BATCH_BYTES = 1024 * 1024
+_TRIM_CHANCE = 1 / 64
+"""How often a publication also drops what is too old in its stream; what is too many is dropped each time."""
+
+
+@frozen(eq=False)
+class _Item:
+    """Commands that belong together; the answer to the first is the future's result."""
+
+    commands: tuple[Command, ...]
+    size: int
+    expires: float
+    future: Future[str]
+
+
+class Publisher:
+    """Publishes to Redis without ever making its caller wait. Thread-safe.
+
+    A project's stream keeps its newest ``entries`` updates (not exactly, and never fewer than 100), for ``max_age``
+    seconds. While Redis is away an update waits for up to ``patience`` seconds; with ``persistent`` it is tried again
+    within that time also where it may have been stored already, and then is in the stream twice. At most
+    ``max_waiting`` updates wait. The futures fail with BackplaneUnavailable.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        entries: int,
+        max_age: float,
+        patience: float,
+        persistent: bool = False,
+        max_waiting: int = 10_000,
+        pulse: Pulse | None = None,
+    ) -> None:
+        self._link = Link(url)
+        self._entries = max(entries, READ_COUNT)
+        self._max_age = max_age
+        self._patience = patience
+        self._persistent = persistent
+        self._max_waiting = max_waiting
+        self._pulse = pulse
+        self._threading = real(threading)
+        self._changed: threading.Condition = self._threading.Condition()
+        self._waiting: deque[_Item] = deque()
+        self._under_way = 0
+        self._chores: list[Command] = []
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self.published = self.failed = 0
+
+    def publish(self, project_id: str, event: str, text: str) -> Future[str]:
+        """Append an update; the future has its ``event_id``. ValueError for what nobody would take from there."""
+        check_event(event)
+        size = len(text.encode())
+        if size > MAX_UPDATE:
+            raise ValueError(f"the data of {event!r} has {size} bytes as JSON, more than {MAX_UPDATE}")
+        key = stream(project_id)
+        add = ("XADD", key, "MAXLEN", "~", self._entries, "*", "event", event, "data", text)
+        return self._put((add, ("EXPIRE", key, int(self._max_age))), size)
+
+    def announce(self, announcement: Announcement) -> Future[str]:
+        """Tell every node."""
+        said = announcement.encode()
+        add = ("XADD", CONTROL, "MAXLEN", "~", 1000, "*", "said", said)
+        return self._put((add, ("EXPIRE", CONTROL, int(self._max_age))), len(said))
+
+    @property
+    def waiting(self) -> int:
+        """How many have not been answered yet."""
+        return len(self._waiting) + self._under_way
+
+    def start(self) -> None:
+        """Start the thread, which otherwise the first publication does."""
+        with self._changed:
+            self._start()
+
+    def close(self, timeout: float) -> bool:
+        """Take nothing more, wait up to ``timeout`` seconds for what waits and fail the rest; True for no rest."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            done = self._changed.wait_for(lambda: not self.waiting, timeout)
+            abandoned, self._waiting = list(self._waiting), deque()
+            self._patience = 0.0  # nor is what is under way tried again
+        self._fail(abandoned, "publishing was stopped")
+        if self._thread is not None:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+        return done
+
+    # Inside
+
+    def _put(self, commands: tuple[Command, ...], size: int) -> Future[str]:
+        future: Future[str] = Future()
+        # Waiting for it has to be real as well, for which there is no public way.
+        future._condition = self._threading.Condition()
+        future.set_running_or_notify_cancel()
+        item = _Item(commands, size, time.monotonic() + self._patience, future)
+        with self._changed:
+            refusal = "publishing was stopped" if self._closed else ""
+            if len(self._waiting) >= self._max_waiting:
+                refusal = f"{len(self._waiting)} others wait to be published"
+            if not refusal:
+                self._start()
+                self._waiting.append(item)
+                self._changed.notify_all()
+        if refusal:
+            self._fail([item], refusal)
+        return future
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = self._threading.Thread(target=self._run, name="automoderate-redis-publisher", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        pauses = Pauses()
+        while (batch := self._take()) is not None:
+            sent = False
+            try:
+                self._link.connect()
+                sent = True
+                self._exchange(batch)
+            except FAILURES as error:
+                self._link.close()
+                self._give_back(batch, str(error), sent=sent and not isinstance(error, redis.BusyLoadingError))
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closed, pauses.next())
+            except Exception:  # the thread lives on for what comes behind it
+                log.exception("Unexpected failure while publishing to Redis")
+                self._link.close()
+                self._give_back(batch, "unexpected failure", sent=True)
+            else:
+                pauses.reset()
+        self._link.close()
+
+    def _take(self) -> list[_Item] | None:
+        """Wait for something to do; None at the end. What is taken counts as under way until it is given back."""
+        with self._changed:
+            self._settled()
+            idle = None if self._pulse is None else self._pulse.due_in()
+            self._changed.wait_for(lambda: self._waiting or self._closed, idle)
+            if self._closed and not self._waiting:
+                return None
+            batch: list[_Item] = []
+            size = 0
+            while self._waiting and len(batch) < BATCH and size < BATCH_BYTES:
+                batch.append(self._waiting.popleft())
+                size += batch[-1].size
+            self._under_way = len(batch)
+            return batch
+
+    def _exchange(self, batch: Sequence[_Item]) -> None:
+        """Send everything at once and settle each update as its answer comes."""
+        beats = self._pulse.commands() if self._pulse is not None and not self._pulse.due_in() else []
+        chores, self._chores = self._chores, []
+        self._link.send([*(command for item in batch for command in item.commands), *beats, *chores])
+        refusal: redis.ResponseError | None = None
+        for item in batch:
+            answer, *_ = self._answers(len(item.commands))
+            if isinstance(answer, redis.ResponseError):
+                refusal = answer
+                self._fail([item], str(answer))
+            else:
+                self._accepted(item, answer.decode())
+        answers = self._answers(len(beats) + len(chores))
+        refusal = next((each for each in answers if isinstance(each, redis.ResponseError)), refusal)
+        if refusal is not None:
+            raise refusal  # a new connection may lead to a Redis that does take it
+        if self._pulse is not None and beats:
+            self._pulse.answered(answers[: len(beats)])
+
+    def _answers(self, count: int) -> list[Any]:
+        answers: list[Any] = []
+        for _ in range(count):
+            try:
+                answers.append(self._link.answer())
+            except redis.ResponseError as refusal:
+                answers.append(refusal)
+        return answers
+
+    def _accepted(self, item: _Item, event_id: str) -> None:
+        self.published += 1
+        if random.random() < _TRIM_CHANCE:
+            # By the clock of Redis, and after something newer was added: never the newest.
+            oldest = int(event_id.partition("-")[0]) - int(self._max_age * 1000)
+            self._chores.append(("XTRIM", item.commands[0][1], "MINID", "~", max(0, oldest)))
+        item.future.set_result(event_id)
+
+    def _give_back(self, batch: Sequence[_Item], error: str, *, sent: bool) -> None:
+        """The connection broke: what may be tried again goes back to the front."""
+        now = time.monotonic()
+        unsettled = [item for item in batch if not item.future.done()]
+        if sent and not self._persistent:
+            self._fail(unsettled, f"{error}; it may have been stored or not")
+            unsettled = []
+        with self._changed:
+            self._waiting.extendleft(reversed(unsettled))
+            if not self._patience:
+                now = math.inf
+            overdue = []
+            while self._waiting and self._waiting[0].expires <= now:
+                overdue.append(self._waiting.popleft())
+            self._settled()
+        self._fail(overdue, error)
+
+    def _settled(self) -> None:
+        self._under_way = 0
+        self._changed.notify_all()
+
+    def _fail(self, items: Sequence[_Item], error: str) -> None:
+        self.failed += len(items)
+        for item in items:
+            item.future.set_exception(BackplaneUnavailable(f"Redis has not taken it: {error}"))
