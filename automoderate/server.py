@@ -288,8 +288,7 @@ class Server:
         self._clients[client.sid] = client
         self._sids[client.session] = client.sid
         self._counters["connections_total"] += 1
-        request = client.session.request
-        connected = hub.Connected(client.sid, request.header("cookie"), request.client_address)
+        connected = hub.Connected(client.sid, client.session.cookie, client.session.client_address)
         self._perform(self._hub.handle(connected, now), now)
 
     def _on_event(self, event: events.EventReceived, now: float) -> None:
@@ -309,7 +308,7 @@ class Server:
 
     def _on_credential_changed(self, event: events.CredentialChanged, now: float) -> None:
         """Browsers renew the cookie in mid-session: what counts is whether it still names the same user."""
-        owner, other = event.session.request.header("cookie"), event.request.header("cookie")
+        owner, other = event.session.cookie, event.request.header("cookie")
         # A cookie that was good when the session began may have expired since: read now, it would name nobody, as
         # does no cookie at all, and anybody who knows the sid would be the owner.
         user_id = self._hub.user_of(self._sids.get(event.session, ""))

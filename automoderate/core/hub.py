@@ -36,7 +36,6 @@ import enum
 import heapq
 import json
 import re
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -461,7 +460,7 @@ class _Session:
     """Users who logged out while it was not known yet whose session this is."""
     held: list[_Request] = field(factory=list)
     rooms: dict[str, _Membership] = field(factory=dict)
-    window: deque[float] | None = None
+    window: list[float] | None = None
     refused: int = 0
     verdict: Error = Error.AUTHENTICATION_REQUIRED
     ending: Ending = Ending.DISCONNECT
@@ -531,7 +530,7 @@ class Hub:
         self._sessions: dict[str, _Session] = {}
         self._rooms: dict[str, _Room] = {}
         self._users: dict[str, _User] = {}
-        self._attempts: dict[str, deque[float]] = {}
+        self._attempts: dict[str, list[float]] = {}
         self._last_ticket = 0
         self._tickets: dict[int, _Session | _Membership | _User] = {}
         self._deadlines: list[tuple[float, int, Callable[[float], Iterator[Effect]], int]] = []
@@ -711,7 +710,7 @@ class Hub:
         """Count a connection attempt; False where the address had its share of this minute."""
         attempts = self._attempts.get(address)
         if attempts is None:
-            attempts = self._attempts[address] = deque()
+            attempts = self._attempts[address] = []
             self._at(now + WINDOW, lambda later: self._forget_address(address, later))
         return _count(attempts, self.limits.max_connections_per_minute, now)
 
@@ -726,7 +725,7 @@ class Hub:
 
     def _within_rate(self, session: _Session, now: float) -> bool:
         if session.window is None:
-            session.window = deque()
+            session.window = []
         if _count(session.window, self.limits.max_events_per_minute, now):
             session.refused = 0
             return True
@@ -1135,10 +1134,15 @@ def _answer(sid: str, event: str, data: Mapping[str, Any], ack: int | None) -> I
         yield Acknowledge(sid, ack, data)
 
 
-def _count(times: deque[float], limit: int, now: float) -> bool:
-    """Count one more within the window; False, and not counted, where the limit is reached."""
-    while times and times[0] <= now - WINDOW:
-        times.popleft()
+def _count(times: list[float], limit: int, now: float) -> bool:
+    """Count one more within the window; False, and not counted, where the limit is reached.
+
+    The times are a list, as there is one for each session, and an empty deque takes ten times the memory.
+    """
+    expired = 0
+    while expired < len(times) and times[expired] <= now - WINDOW:
+        expired += 1
+    del times[:expired]
     if len(times) >= limit:
         return False
     times.append(now)

@@ -491,11 +491,13 @@ class EngineServer:
         """As many queued packets as ``max_payload`` and the clients allow, at least one."""
         items: list[str | bytes] = []
         room = self.config.max_payload
-        while session.queue and len(items) < MAX_POLL_PACKETS and (not items or session.queue[0][1] <= room):
-            item, size = session.queue.popleft()
+        for item, size in session.queue[:MAX_POLL_PACKETS]:
+            if items and size > room:
+                break
             session.queued -= size
             room -= size + 1
             items.append(item)
+        del session.queue[: len(items)]
         return join(items)
 
     # WebSocket ---------------------------------------------------------------------------------------------
@@ -562,10 +564,10 @@ class EngineServer:
         session.probe, session.probed = None, False
         session.connection = connection
         self._release_poll(session, _NOOP, now)
-        while session.queue:
-            item, size = session.queue.popleft()
-            session.queued -= size
+        for item, _ in session.queue:
             self._http.write(connection, _frame(item))
+        session.queue.clear()
+        session.queued = 0
         self._events.append(SessionUpgraded(session))
 
     def _end_probe(self, session: Session, now: float) -> None:
@@ -585,10 +587,11 @@ class EngineServer:
     # Any transport -----------------------------------------------------------------------------------------
 
     def _open(self, request: Request, connection: Connection | None, now: float) -> Session:
-        session = Session(self.routing.name(self._new_id), request, self._credential(request), connection)
+        sid, credential = self.routing.name(self._new_id), self._credential(request)
+        session = Session(sid, request.header("cookie"), request.client_address, credential, connection)
         self._sessions[session.sid] = session
         self._timers.set(session, now + self.config.ping_interval)
-        self._events.append(SessionOpened(session))
+        self._events.append(SessionOpened(session, request))
         return session
 
     def _open_packet(self, session: Session) -> str:

@@ -70,9 +70,10 @@ class CloseReason(enum.Enum):
 
 @frozen
 class SessionOpened:
-    """An Engine.IO handshake was answered."""
+    """An Engine.IO handshake, ``request``, was answered."""
 
     session: Session
+    request: Request
 
 
 @frozen

@@ -88,7 +88,7 @@ class Connection:
     http: h11.Connection | None
     use: Use = Use.IDLE
     request: Request | None = None
-    """The request being served; after a WebSocket handshake, the handshake."""
+    """The request being served."""
     session: Session | None = None
     """The Engine.IO session this request or WebSocket belongs to."""
     websocket: WebSocket | None = None
@@ -286,7 +286,7 @@ class HttpServer:
         parser = connection.http
         assert parser is not None
         self._send(connection, parser, h11.InformationalResponse(status_code=101, headers=list(headers)))
-        connection.http = None
+        connection.http = connection.request = None
         connection.use = Use.WEBSOCKET
         self.timers.cancel(connection)
         return parser.trailing_data[0]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Hashable
 
 from attrs import define, field, frozen
 
 from automoderate.protocol import websocket
-from automoderate.protocol.events import Request
 from automoderate.protocol.http import Connection
 from automoderate.protocol.payload import Kind, encode
 
@@ -46,11 +44,18 @@ class Encoded:
 
 @define(eq=False)
 class Session:
-    """One Engine.IO session. Read ``sid``, ``request``, ``credential``, ``connection`` and ``transport``."""
+    """One Engine.IO session. Read ``sid``, ``cookie``, ``client_address``, ``credential``, ``connection`` and
+    ``transport``.
+
+    Thousands of these are idle, so they remember no more of the handshake than is asked for later; the whole request
+    is in the session's ``SessionOpened``.
+    """
 
     sid: str
-    request: Request
-    """The handshake request."""
+    cookie: str | None
+    """The handshake's ``Cookie`` header."""
+    client_address: str
+    """Where the handshake came from."""
     credential: Hashable
     """What ``credential(request)`` said of the handshake, or of the latest request that was let pass instead."""
     connection: Connection | None = None
@@ -62,7 +67,8 @@ class Session:
     probed: bool = False
     next_noop: float = float("-inf")
     """No poll is answered with nothing before this time."""
-    queue: deque[tuple[str | bytes, int]] = field(factory=deque)
+    queue: list[tuple[str | bytes, int]] = field(factory=list)
+    """Packets that wait for a poll, with their sizes; a list, as an empty deque takes ten times the memory."""
     queued: int = 0
     pinged: bool = False
     farewell: bytes = FAREWELL

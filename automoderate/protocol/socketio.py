@@ -117,7 +117,7 @@ class Client:
     namespace: str
     session: Session
     state: ClientState = ClientState.CONNECTING
-    awaited: set[int] = field(factory=set)
+    awaited: frozenset[int] = frozenset()
     """Ids of events the client has been asked to acknowledge."""
 
 
@@ -250,7 +250,7 @@ class SocketServer:
         if client.state is ClientState.CONNECTED:
             self._send(client, packet.EVENT, [event, *args], now, ack_id)
             if ack_id is not None:
-                client.awaited.add(ack_id)
+                client.awaited |= {ack_id}
 
     def acknowledge(self, client: Client, ack_id: int, args: Sequence[Any], now: float) -> None:
         """Answer an event that came with an ack id. Raises ValueError or TypeError for what JSON cannot say."""
@@ -412,7 +412,7 @@ class SocketServer:
         if ack_id is None or not isinstance(data, list):
             raise _Invalid("an ACK has an id and an array")
         if ack_id in client.awaited:
-            client.awaited.remove(ack_id)
+            client.awaited -= {ack_id}
             self._events.append(AckReceived(client, ack_id, tuple(data)))
 
     def _send(self, client: Client, kind: int, data: Any, now: float, ack_id: int | None = None) -> None:
@@ -426,5 +426,5 @@ class SocketServer:
 
     def _remove(self, client: Client) -> None:
         client.state = ClientState.GONE
-        client.awaited.clear()
+        client.awaited = frozenset()
         del self._peers[client.session].clients[client.namespace]

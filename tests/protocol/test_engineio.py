@@ -84,7 +84,8 @@ def test_a_polling_handshake_opens_a_session(engine: Net) -> None:
     assert json.loads(reply.text[1:]) == {
         "sid": "id1", "upgrades": ["websocket"], "pingInterval": 25000, "pingTimeout": 20000, "maxPayload": 10000,
     }  # fmt: skip
-    assert (engine.session().transport, engine.session().request.path) == ("polling", PATH)
+    opened = engine.taken(SessionOpened)[-1]
+    assert (opened.session.transport, opened.request.path) == ("polling", PATH)
     assert engine.server.wire_connection(engine.session()) is None
 
 

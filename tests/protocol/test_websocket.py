@@ -136,6 +136,8 @@ def test_the_request_has_to_be_a_real_upgrade() -> None:
 def test_messages_survive_any_cutting(messages: list[str | bytes], seed: int) -> None:
     chance = random.Random(seed)
     data = b"".join(frame(1, m.encode()) if isinstance(m, str) else frame(2, m) for m in messages)
+    # The whole of it at once is read by another path than its pieces.
+    assert WebSocket(100_000).receive(data) == messages
     wire = WebSocket(100_000)
     received: Received = []
     while data:
@@ -143,6 +145,37 @@ def test_messages_survive_any_cutting(messages: list[str | bytes], seed: int) ->
         received += wire.receive(data[:size])
         data = data[size:]
     assert received == messages
+
+
+@settings(print_blob=True, derandomize=True)
+@given(st.binary(max_size=300), st.booleans(), st.binary(max_size=20))
+def test_bytes_mean_the_same_at_once_and_one_by_one(payload: bytes, text: bool, rest: bytes) -> None:
+    data = frame(1 if text else 2, payload) + rest
+    at_once, one_by_one = WebSocket(200), WebSocket(200)
+    received = [message for byte in data for message in one_by_one.receive(bytes([byte]))]
+    ended = [item for item in received if isinstance(item, Ending)]
+    expected = received[: received.index(ended[0]) + 1] if ended else received
+    assert at_once.receive(data) == expected
+    if not ended:  # two mistakes that come together: either may be the one it is told of
+        assert at_once.data_to_send() == one_by_one.data_to_send()
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
+def test_every_length_is_read_whole_and_in_pieces(size: int) -> None:
+    data = frame(2, b"x" * size)
+    assert WebSocket(size).receive(data) == [b"x" * size]
+    for cut in (1, 2, 5, 7, len(data) - 1):
+        wire = WebSocket(size)
+        assert wire.receive(data[:cut]) + wire.receive(data[cut:]) == [b"x" * size]
+    if size:
+        assert WebSocket(size - 1).receive(data) == [Ending.FAILED]
+
+
+def test_a_message_that_comes_with_the_beginning_of_another_is_handed_out_at_once() -> None:
+    wire = WebSocket(1000)
+    first, second = frame(1, b"first"), frame(1, b"second")
+    assert wire.receive(first + second[:3]) == ["first"]
+    assert wire.receive(second[3:] + first) == ["second", "first"]
 
 
 @settings(print_blob=True, derandomize=True)
