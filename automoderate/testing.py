@@ -21,9 +21,11 @@ chance comes from the one ``seed``, so that a run can be had again.
 from __future__ import annotations
 
 import heapq
+import json
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, Literal, TypeAlias
 
 import h11
@@ -37,7 +39,17 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from automoderate.backplane.memory import MemoryBackplane
-from automoderate.core.hub import Access, AccessChanged, Limits, LoggedOut
+from automoderate.core.hub import (
+    Access,
+    AccessChanged,
+    History,
+    Input,
+    Limits,
+    LoggedOut,
+    Lost,
+    Published,
+    Update,
+)
 from automoderate.protocol.config import Config
 from automoderate.protocol.http import Connection
 from automoderate.protocol.outputs import (
@@ -53,9 +65,9 @@ from automoderate.protocol.outputs import (
     RequestStarted,
     Write,
 )
-from automoderate.server import Directory, Server
+from automoderate.server import Directory, LocalBackplane, RemoteBackplane, Server
 
-__all__ = ["Client", "Faults", "MemoryDirectory", "Received", "Simulation"]
+__all__ = ["Client", "Faults", "MemoryDirectory", "Nodes", "Received", "Simulation"]
 
 TransportName: TypeAlias = Literal["websocket", "polling", "upgrade"]
 
@@ -610,13 +622,16 @@ class Simulation:
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = 0
         self._links: dict[Connection, Link] = {}
+        self._heard_at = 0.0
         self.server = self._new_server()
 
+    def _new_backplane(self) -> LocalBackplane | RemoteBackplane:
+        return MemoryBackplane(wall=lambda: EPOCH + self.now, entries=self._history)
+
     def _new_server(self) -> Server:
-        backplane = MemoryBackplane(wall=lambda: EPOCH + self.now, entries=self._history)
         return Server(
             self._asked,
-            backplane,
+            self._new_backplane(),
             new_id=lambda: f"{self.random.getrandbits(96):024x}",
             random=self.random.random,
             protocol=self._config,
@@ -688,6 +703,18 @@ class Simulation:
     def links(self) -> list[Link]:
         """Every TCP connection that is open."""
         return list(self._links.values())
+
+    def hear(self, items: Sequence[Input], delay: float) -> None:
+        """In ``delay`` seconds the server hears this from other nodes; what it is told keeps its order."""
+        server = self.server
+        self._heard_at = max(self._heard_at, self.now + delay)
+
+        def receive() -> None:
+            if server is self.server:
+                server.receive(items, self.now)
+                self._flush()
+
+        self.at(self._heard_at, receive)
 
     # What the network calls
 
@@ -772,7 +799,12 @@ class Simulation:
         asked, reported = (self.random.random() * self.faults.max_job_time for _ in range(2))
 
         def read() -> None:
-            result: object = ConnectionError("the database is away") if fails else call()
+            result: object = ConnectionError("the database is away")
+            if not fails:
+                try:
+                    result = call()
+                except Exception as error:
+                    result = error
             self.at(self.now + reported, lambda: report(result))
 
         def report(result: object) -> None:
@@ -781,3 +813,166 @@ class Simulation:
                 self._flush()
 
         self.at(self.now + asked, read)
+
+
+# Several nodes ------------------------------------------------------------------------------------------------
+
+
+class Nodes:
+    """Several servers that share their updates, as through Redis, with one clock and one directory.
+
+    Each hears of an update up to ``max_delay`` seconds after it was published, each at its own time. Nodes are
+    simulations of their own: ``nodes[1].connect("alice")``.
+    """
+
+    def __init__(
+        self, count: int = 2, *, seed: int = 0, max_delay: float = 0.0, faults: Faults | None = None,
+        limits: Limits | None = None,
+    ) -> None:  # fmt: skip
+        self.random = random.Random(seed)
+        self.max_delay = max_delay
+        self.directory = MemoryDirectory()
+        self.now = 1000.0
+        self.backplanes: list[SharedBackplane] = []
+        self._shared = self._new_history()
+        self._nodes = [_Node(self, self.random.random(), faults, limits) for _ in range(count)]
+
+    def __getitem__(self, index: int) -> Simulation:
+        return self._nodes[index]
+
+    def publish(self, project_id: str, event: str, data: Mapping[str, Any]) -> str:
+        """Publish an event from anywhere; returns its ``event_id``."""
+        return self._shared.publish(project_id, event, Server.encode(data)).event_id
+
+    def read(self, project_id: str, after: str | None) -> History:
+        """What a node is told of a project's history."""
+        return self._shared.read(project_id, after)
+
+    def forget(self) -> None:
+        """What the nodes share comes back empty."""
+        self._shared = self._new_history()
+        for backplane in self.backplanes:
+            backplane.lose()
+
+    def run(self, *, within: float = 5.0) -> None:
+        """Let everything happen that is under way, for at most ``within`` seconds, on every node."""
+        self._go(self.now + within, lambda node: node.busy)
+
+    def advance(self, seconds: float) -> None:
+        """Let this much time pass, on every node."""
+        limit = self.now + seconds
+        self._go(limit, lambda node: True)
+        self._set(limit)
+
+    def _go(self, limit: float, wanted: Callable[[_Node], bool]) -> None:
+        while any(wanted(node) for node in self._nodes):
+            times = [(when, index) for index, node in enumerate(self._nodes) if (when := node.next_time()) is not None]
+            if not times or min(times)[0] > limit:
+                return
+            when, index = min(times)
+            self._set(when)
+            self._nodes[index].step(when)
+
+    def _set(self, now: float) -> None:
+        self.now = now
+        for node in self._nodes:
+            node.now = now
+
+    def _new_history(self) -> MemoryBackplane:
+        shared = MemoryBackplane(wall=lambda: EPOCH + self.now)
+        shared.listener = self._tell
+        return shared
+
+    def _tell(self, update: Update) -> None:
+        for backplane in self.backplanes:
+            backplane.hear(update)
+
+
+class _Node(Simulation):
+    """One of several: time passes for all of them together."""
+
+    def __init__(self, nodes: Nodes, seed: float, faults: Faults | None, limits: Limits | None) -> None:
+        self._nodes = nodes
+        super().__init__(seed=int(seed * 2**32), faults=faults, limits=limits, directory=nodes.directory)
+        self.directory = nodes.directory
+        self.now = nodes.now
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._queue)
+
+    def next_time(self) -> float | None:
+        return self._next()
+
+    def step(self, when: float) -> None:
+        self._step(when)
+
+    def run(self, *, within: float = 5.0) -> None:
+        self._nodes.run(within=within)
+
+    def advance(self, seconds: float) -> None:
+        self._nodes.advance(seconds)
+
+    def _new_backplane(self) -> LocalBackplane | RemoteBackplane:
+        backplane = SharedBackplane(self._nodes, self)
+        self._nodes.backplanes.append(backplane)
+        return backplane
+
+
+class SharedBackplane:
+    """What one of several simulated nodes sees of what they share."""
+
+    blocking: Literal[True] = True
+    deaf = False
+
+    def __init__(self, nodes: Nodes, node: Simulation) -> None:
+        self._nodes = nodes
+        self._node = node
+        self._followed: dict[str, bool] = {}
+        """Whether the first history of each followed project was read, from the end of which updates are heard."""
+
+    def follow(self, project_id: str) -> None:
+        self._followed[project_id] = False
+
+    def unfollow(self, project_id: str) -> None:
+        self._followed.pop(project_id, None)
+
+    def read(self, project_id: str, after: str | None) -> History:
+        if project_id in self._followed:
+            self._followed[project_id] = True
+        return self._nodes.read(project_id, after)
+
+    def hear(self, update: Update) -> None:
+        if self._followed.get(update.project_id):
+            self._hear(Published(update))
+
+    def lose(self) -> None:
+        """Updates may be missing of everything that is followed."""
+        projects, self._followed = list(self._followed), {}
+        for project_id in projects:
+            self._hear(Lost(project_id))
+
+    def publish(self, project_id: str, event: str, text: str) -> Future[str]:
+        future: Future[str] = Future()
+        future.set_result(self._nodes.publish(project_id, event, json.loads(text)))
+        return future
+
+    def announce(self, item: AccessChanged | LoggedOut) -> Future[Any]:
+        for backplane in self._nodes.backplanes:
+            if backplane is not self:
+                backplane._hear(item)
+        future: Future[Any] = Future()
+        future.set_result(None)
+        return future
+
+    def start(self, receive: Callable[[list[Input]], Future[None]]) -> None:
+        """Nothing to do: the node is told by the simulation."""
+
+    def close(self) -> None:
+        self._followed.clear()
+
+    def stats(self) -> dict[str, float]:
+        return {"backplane_streams": len(self._followed)}
+
+    def _hear(self, item: Input) -> None:
+        self._node.hear([item], self._nodes.random.random() * self._nodes.max_delay)
