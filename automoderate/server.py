@@ -146,7 +146,7 @@ class Server:
         self._sids: dict[Session, str] = {}
         self._rooms = Rooms()
         self._allowance = WRITES_PER_TURN
-        self._rooms_of: dict[str, set[str]] = {}
+        self._rooms_of: dict[str, list[str]] = {}
         self._polling: dict[str, dict[str, Client]] = {}
         self._jobs: dict[int, Callable[[Any, float], None]] = {}
         self._last_job = 0
@@ -390,7 +390,7 @@ class Server:
         self._wire.send_encoded(self._clients[effect.sid], Encoded(packet, text_frame(packet)), now)
 
     def _enter(self, effect: hub.Enter, now: float) -> None:
-        self._rooms_of.setdefault(effect.sid, set()).add(effect.room)
+        self._rooms_of.setdefault(effect.sid, []).append(effect.room)
         self._place(effect.sid)
 
     def _place(self, sid: str) -> None:

@@ -7,12 +7,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import socket
 import struct
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -205,8 +203,9 @@ class SocketLink(ABC):
         self.sock = sock
         self.connection: Connection | None = None
         self.closing = False
-        # The pieces are shared with everybody who waits for the same broadcast.
-        self.unsent: deque[bytes | memoryview] = deque()
+        # The pieces are shared with everybody who waits for the same broadcast. A list, as it nearly always is empty,
+        # and an empty deque takes ten times the memory.
+        self.unsent: list[bytes | memoryview] = []
         self.waiting = 0  # bytes in there
         self.write: Callable[[bytes], int] = sock.send
 
@@ -293,15 +292,18 @@ class SocketLink(ABC):
     def send_unsent(self) -> None:
         """Send what the kernel takes now. When all is gone, writing is direct again, or the close may happen."""
         try:
-            sent = self.sock.sendmsg(itertools.islice(self.unsent, BUFFERS))
+            sent = self.sock.sendmsg(self.unsent[:BUFFERS])
         except BlockingIOError:
             return
         except OSError:
             self.abort()
             return
         self.waiting -= sent
-        while self.unsent and sent >= len(self.unsent[0]):
-            sent -= len(self.unsent.popleft())
+        gone = 0
+        while gone < len(self.unsent) and sent >= len(self.unsent[gone]):
+            sent -= len(self.unsent[gone])
+            gone += 1
+        del self.unsent[:gone]
         if self.unsent:
             self.unsent[0] = memoryview(self.unsent[0])[sent:]
             return

@@ -458,7 +458,7 @@ class _Session:
     ticket: int = 0
     logged_out: frozenset[str] = frozenset()
     """Users who logged out while it was not known yet whose session this is."""
-    held: list[_Request] = field(factory=list)
+    held: tuple[_Request, ...] = ()
     rooms: dict[str, _Membership] = field(factory=dict)
     window: list[float] | None = None
     refused: int = 0
@@ -487,7 +487,7 @@ class _Membership:
     session: _Session
     room: _Room
     state: RoomState = RoomState.ABSENT
-    requests: list[_Request] = field(factory=list)
+    requests: tuple[_Request, ...] = ()
     ticket: int = 0
     granted: int = 0
     """The ticket of the check that last granted access."""
@@ -737,12 +737,12 @@ class Hub:
     def _hold(self, session: _Session, request: _Request, now: float) -> Iterator[Effect]:
         """Keep an event until it is known whose it is; the last one kept is the one that ends a flood."""
         if len(session.held) <= self.limits.max_events_per_minute + self.limits.tolerated_refusals:
-            session.held.append(request)
+            session.held += (request,)
         yield from ()
 
     def _identified(self, session: _Session, user_id: str | None, now: float) -> Iterator[Effect]:
         session.ticket = 0
-        held, session.held = session.held, []
+        held, session.held = session.held, ()
         if user_id is None or user_id in session.logged_out:
             yield from self._expel(session, Error.AUTHENTICATION_REQUIRED, now)
         else:
@@ -757,7 +757,7 @@ class Hub:
         """Nobody's fault but ours: the transport is dropped, so that the client tries again by itself."""
         session.ticket = 0
         session.ending = Ending.DROP
-        held, session.held = session.held, []
+        held, session.held = session.held, ()
         yield from self._expel(session, error, now)
         for request in held:
             yield from self._repeat_verdict(session, request, now)
@@ -837,18 +837,18 @@ class Hub:
             return
         self._rooms[room.project_id] = room
         room.memberships[session.sid] = session.rooms[room.project_id] = membership
-        membership.requests.append(request)
+        membership.requests += (request,)
         membership.state = RoomState.CHECKING
         yield self._check(membership, now)
 
     def _join_again(self, membership: _Membership, request: _Request, now: float) -> Iterator[Effect]:
-        membership.requests.append(request)
+        membership.requests += (request,)
         membership.state = RoomState.REJOINING
         yield self._check(membership, now)
 
     def _join_too(self, membership: _Membership, request: _Request, now: float) -> Iterator[Effect]:
         """A join that finds one under way shares its answer."""
-        membership.requests.append(request)
+        membership.requests += (request,)
         yield from ()
 
     def _check(self, membership: _Membership, now: float) -> CheckAccess:
@@ -942,7 +942,7 @@ class Hub:
         room = membership.room
         position = room.position
         assert position is not None, "the position of a room with members is known"
-        requests, membership.requests = membership.requests, []
+        requests, membership.requests = membership.requests, ()
         for request in requests:
             answer: dict[str, Any] = {"project_id": room.project_id, "room": room_name(room.project_id)}
             answer["last_event_id"] = position
@@ -960,7 +960,7 @@ class Hub:
     def _refused(self, membership: _Membership, access: Access, now: float) -> Iterator[Effect]:
         session, requests = membership.session, membership.requests
         error = _REFUSALS[access]
-        membership.requests = []
+        membership.requests = ()
         for request in requests:
             yield from _refuse(session.sid, error, request)
         yield from self._forget(membership)
@@ -978,7 +978,7 @@ class Hub:
         yield from self._fail_joins(membership, error)
 
     def _fail_joins(self, membership: _Membership, error: Error) -> Iterator[Effect]:
-        requests, membership.requests = membership.requests, []
+        requests, membership.requests = membership.requests, ()
         for request in requests:
             yield from _refuse(membership.session.sid, error, request)
 
@@ -992,7 +992,7 @@ class Hub:
 
     def _abandon(self, membership: _Membership, answer: Mapping[str, Any]) -> Iterator[Effect]:
         """Forget the membership; joins still waiting for their acknowledgement get ``answer``."""
-        requests, membership.requests = membership.requests, []
+        requests, membership.requests = membership.requests, ()
         yield from self._forget(membership)
         for request in requests:
             if request.ack is not None:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NoReturn
 
-from attrs import define, field
+from attrs import define
 from socketio import packet
 
 from automoderate.protocol.broadcast import dump_json
@@ -125,12 +125,17 @@ class Client:
 class _Peer:
     """What Socket.IO remembers of an Engine.IO session."""
 
-    clients: dict[str, Client] = field(factory=dict)
+    clients: tuple[Client, ...] = ()
+    """One of each namespace it is in."""
     partial: _Packet | None = None
     """A packet whose attachments are still arriving."""
     partial_size: int = 0
     broken: bool = False
     """It broke the protocol: what it sent afterwards is not read."""
+
+    def client(self, namespace: str) -> Client | None:
+        """The one in that namespace."""
+        return next((client for client in self.clients if client.namespace == namespace), None)
 
 
 class SocketServer:
@@ -307,7 +312,7 @@ class SocketServer:
             self._timers.set(event.session, now + self.config.connect_timeout)
         elif isinstance(event, SessionClosed):
             self._timers.cancel(event.session)
-            for client in list(self._peers[event.session].clients.values()):
+            for client in self._peers[event.session].clients:
                 self._leave(client, event.reason)
             del self._peers[event.session]
         self._events.append(event)
@@ -367,7 +372,7 @@ class SocketServer:
 
     def _on_packet(self, peer: _Peer, session: Session, received: _Packet) -> None:
         namespace, data = received.namespace or "/", received.data
-        client = peer.clients.get(namespace)
+        client = peer.client(namespace)
         kind = received.packet_type
         if kind == packet.CONNECT:
             self._on_connect(peer, session, namespace, data)
@@ -387,13 +392,14 @@ class SocketServer:
             raise _Invalid("only servers send CONNECT_ERROR")
 
     def _on_connect(self, peer: _Peer, session: Session, namespace: str, auth: Any) -> None:
-        if namespace in peer.clients or len(peer.clients) >= MAX_NAMESPACES:
+        if peer.client(namespace) is not None or len(peer.clients) >= MAX_NAMESPACES:
             raise _Invalid("connected to this namespace before, or to too many")
         if auth is None:
             auth = {}
         if not isinstance(auth, dict):
             raise _Invalid("the payload of CONNECT is an object")
-        client = peer.clients[namespace] = Client(self._new_id(), namespace, session)
+        client = Client(self._new_id(), namespace, session)
+        peer.clients += (client,)
         self._events.append(ClientConnecting(client, auth))
 
     def _on_event(self, client: Client, ack_id: int | None, data: Any) -> None:
@@ -427,4 +433,5 @@ class SocketServer:
     def _remove(self, client: Client) -> None:
         client.state = ClientState.GONE
         client.awaited = frozenset()
-        del self._peers[client.session].clients[client.namespace]
+        peer = self._peers[client.session]
+        peer.clients = tuple(other for other in peer.clients if other is not client)
