@@ -75,8 +75,8 @@ class LoadGenerator(Child):
     def __init__(self, port: int, core: int | None) -> None:
         super().__init__([*program(), str(port)], core)
 
-    def connect(self, members: Sequence[Member], probe: Member | None) -> Connected:
-        """Connect and join all; the probe is a session that asks while the others listen."""
+    def connect(self, members: Sequence[Member], probe: Member | None = None) -> Connected:
+        """Connect and join these too; the probe is a session that asks while the others listen."""
         lines = [f"member {member.room} {member.project_id} {member.cookie}" for member in members]
         if probe is not None:
             lines.append(f"probe {probe.project_id} {probe.cookie}")

@@ -27,10 +27,10 @@ and, by the kind of its scenario (times in seconds unless the name says otherwis
     The same, and ``ping`` and ``join``: how long another client's WebSocket ping and ``join_project`` took to be
     answered meanwhile, ``count``, ``p50_ms``, ``p99_ms``, ``max_ms`` each.
 ``connect``
-    ``members``, ``seconds``, ``rate`` (sessions connected, logged in and joined a second), ``server_cpu``,
-    ``cost_us`` (per session), ``load_share``, ``load_limited``.
+    ``members`` (those who came after the first tenth), ``seconds``, ``rate`` (sessions connected, logged in and joined
+    a second), ``server_cpu``, ``cost_us`` (per session), ``load_share``, ``load_limited``.
 ``memory``
-    ``members``, ``before`` and ``after`` (resident bytes with no session and with all of them), ``bytes_each``.
+    ``members`` (likewise), ``before`` and ``after`` (resident bytes with the first tenth and with all), ``bytes_each``.
 
 A sample that failed has ``error``, one line, instead of the figures.
 """

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from benchmarks.child import ChildFailed
 from benchmarks.generator import Connected, LoadGenerator, Measured
@@ -20,6 +20,7 @@ from benchmarks.world import World
 LIMIT = 0.9  # of a core: beyond it the load generator may have been what was measured
 MOST_DELIVERIES = 300_000  # in one run
 WARM_UP = 3000  # deliveries
+FIRST = 0.1  # of the sessions: they pay for what a server makes once, as threads and connections to the database
 PING_MS, JOIN_MS = 2.0, 20.0  # between two questions of the probe
 LONGEST = 120.0  # seconds a run may take
 ANSWER = 30.0  # seconds in which a server has to say that it has published, when everything has arrived
@@ -40,8 +41,8 @@ class Site:
     contender: Contender
     server: Server
     load: LoadGenerator
-    rate: float = 0.0
-    """Deliveries a second, as of the last run."""
+    capacity: float = 0.0
+    """Deliveries a second in the last run without a fixed rate."""
 
     @classmethod
     def start(cls, contender: Contender, config: Path, cores: Cores) -> Site:
@@ -58,8 +59,11 @@ class Site:
 
     def connect(self, world: World, members: int, rooms: int) -> dict[str, dict[str, Any]]:
         """Connect and join everybody; the figures of ``connect`` and ``memory``."""
+        everybody = world.members(members, rooms)
+        first = math.ceil(members * FIRST)
+        self.load.connect(everybody[:first])
         before, cpu = self.server.resident(), self.server.cpu()
-        connected = self.load.connect(world.members(members, rooms), world.probe())
+        connected = self.load.connect(everybody[first:], world.probe())
         cpu, after = self.server.cpu() - cpu, self.server.resident()
         return {
             "connect": {
@@ -72,21 +76,26 @@ class Site:
             },
         }  # fmt: skip
 
-    def warm_up(self, scenario: Scenario) -> None:
-        """A short run that tells how long a real one has to be."""
-        updates = scenario.step * math.ceil(WARM_UP / (scenario.step * scenario.members / scenario.rooms))
-        self._publish(scenario, updates)
+    def warm_up(self, scenario: Scenario, seconds: float) -> None:
+        """A short run that tells how long a real one has to be; none where it would be as long as a real one."""
+        unpaced = evolve(scenario, kind="throughput", rate=None)
+        updates = scenario.step * math.ceil(WARM_UP / scenario.deliveries(scenario.step))
+        if not self.capacity or (scenario.rate is None and scenario.deliveries(updates) < self.capacity * seconds):
+            measured, _ = self._publish(unpaced, updates)
+            self.capacity = measured.deliveries / measured.seconds
 
     def measure(self, scenario: Scenario, seconds: float) -> dict[str, Any]:
         """The figures of one run of about so many seconds."""
-        if scenario.rate is not None:
-            updates = scenario.step * max(1, round(scenario.rate * seconds / scenario.step))
-        else:
-            deliveries = min(MOST_DELIVERIES, self.rate * seconds)
-            updates = scenario.step * max(1, round(deliveries / (scenario.step * scenario.members / scenario.rooms)))
+        deliveries = min(MOST_DELIVERIES, self.capacity * seconds)
+        if scenario.rate is not None:  # at which not every server can follow
+            deliveries = min(deliveries, scenario.deliveries(scenario.rate * seconds))
+        updates = scenario.step * max(1, round(deliveries / scenario.deliveries(scenario.step)))
         measured, cpu = self._publish(scenario, updates)
+        rate = measured.deliveries / measured.seconds
+        if scenario.rate is None:
+            self.capacity = rate
         figures = {
-            "deliveries": measured.deliveries, "rate": self.rate, **_costs(measured, cpu, measured.deliveries),
+            "deliveries": measured.deliveries, "rate": rate, **_costs(measured, cpu, measured.deliveries),
             "delay": {
                 **measured.delivery.summary(),
                 "histogram": [[bound / 1000, count] for bound, count in measured.delivery.counts],
@@ -106,7 +115,6 @@ class Site:
         measured = self.load.result(LONGEST)
         cpu = self.server.cpu() - cpu
         self.server.hear(ANSWER)
-        self.rate = measured.deliveries / measured.seconds
         return measured, cpu
 
 
@@ -194,9 +202,10 @@ class Run:
             self.progress.end(f"{what}: left out")
             return
         try:
+            seconds = self.seconds if scenario.rate is None else self.long
             if number == 0:
-                site.warm_up(scenario)
-            figures = site.measure(scenario, self.seconds if scenario.rate is None else self.long)
+                site.warm_up(scenario, seconds)
+            figures = site.measure(scenario, seconds)
         except ChildFailed as error:
             self._failed(name, [scenario], number, error)
             return

@@ -37,6 +37,10 @@ class Scenario:
         """The number of updates is a multiple of it: every room gets the same, and every batch is full."""
         return self.rooms if self.rooms > 1 else self.batch
 
+    def deliveries(self, updates: float) -> float:
+        """How many so many updates make, with a room's share of members each."""
+        return updates * self.members / self.rooms
+
     @property
     def title(self) -> str:
         """What is measured, in words."""
@@ -64,7 +68,7 @@ class Sizes:
         many = max(self.members)
         base, several = min(MOST, many), min(SEVERAL, many)
         spread = [(base, rooms) for rooms in self.rooms if rooms <= base]
-        rooms = min(100, max(1, base // 10))
+        rooms = min(100, max((rooms for rooms in self.rooms if rooms <= base), default=1))
         return [
             *(_throughput(*layout) for layout in dict.fromkeys([*((size, 1) for size in self.members), *spread])),
             Scenario(f"delay-1x{several}", "delay", several, 1, rate=50.0),
@@ -76,7 +80,7 @@ class Sizes:
         ]
 
 
-QUICK = Sizes((100, 1000), (1, 100))
+QUICK = Sizes((500,), (1, 100))
 
 
 def _throughput(members: int, rooms: int) -> Scenario:

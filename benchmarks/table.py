@@ -50,7 +50,7 @@ def _block(results: Results, scenario: Scenario) -> Iterator[str]:
             for _, figure, divisor, digits in columns
         ]
         median = results.median(scenario.name, contender.name, main) or 0.0
-        cells.append(f"{(max(values) - min(values)) / median:.0%}" if median else "")
+        cells.append(f"{(max(values) - min(values)) / median:.0%}" if median and len(values) > 1 else "")
         for name in references:
             other = results.median(scenario.name, name, main)
             cells.append(f"{median / other:.2f}" if other else "")

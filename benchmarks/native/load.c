@@ -6,7 +6,7 @@
  *
  *     member ROOM PROJECT COOKIE       there is a session that will join PROJECT; ROOM is its number, from 0
  *     probe PROJECT COOKIE             one session more, no member of a measured room, which asks while others listen
- *     connect INFLIGHT                 connect and join all of them, so many at a time
+ *     connect INFLIGHT                 connect and join those who have not joined, so many at a time
  *         {"joined": 5000, "seconds": 1.9, "cpu": 0.4}
  *     measure UPDATES PATIENCE PING JOIN
  *         count UPDATES more in every room; give up when nothing has come for PATIENCE seconds. The probe sends a
@@ -69,8 +69,8 @@ struct question {
 };
 
 static struct member *members;
-static size_t count, room_for, started, joined, done, inflight;
-static struct member *probe; /* the last of the members, where there is one */
+static size_t count, room_for, started, joined, joined_before, done, inflight;
+static size_t probe; /* its place among the members, never the first; 0 where there is none */
 static struct question ping, join;
 static struct histogram delays;
 static enum phase phase = IDLE;
@@ -165,7 +165,7 @@ static void send_upgrade(struct member *m) {
 
 static void start(struct member *m) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
-    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET | EPOLLRDHUP, .data.ptr = m};
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET | EPOLLRDHUP, .data.u64 = m - members + 1};
     int on = 1;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     m->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
@@ -341,7 +341,7 @@ static void ready(struct member *m, uint32_t events) {
 static void ask(struct question *q, void (*send_it)(struct member *), int64_t time) {
     if (!q->interval || q->asked || time < q->due) return;
     q->asked = time - q->due < q->interval ? time : q->due;
-    send_it(probe);
+    send_it(&members[probe]);
     q->due = q->asked + q->interval;
 }
 
@@ -353,7 +353,7 @@ static void look_after_probe(void) {
     ask(&ping, send_ping, time);
     ask(&join, send_join, time);
     /* Not only when its turn comes, behind thousands that are ready too. */
-    if (ping.asked || join.asked) serve(probe);
+    if (ping.asked || join.asked) serve(&members[probe]);
 }
 
 /* Commands and phases. */
@@ -375,10 +375,11 @@ static void begin_measuring(int64_t updates, double seconds, double ping_ms, dou
     memset(&delays, 0, sizeof delays);
     memset(&ping, 0, sizeof ping);
     memset(&join, 0, sizeof join);
+    ping.due = join.due = now();
     ping.interval = ping_ms * 1e6;
     join.interval = join_ms * 1e6;
     for (size_t i = 0; i < count; i++)
-        if (&members[i] != probe) members[i].target += updates;
+        if (!probe || i != probe) members[i].target += updates;
     patience = seconds * SECOND;
     begin(MEASURING);
     printf("{\"ready\": true}\n");
@@ -393,9 +394,10 @@ static void obey(char *line) {
         add_member(room, project, cookie);
     else if (sscanf(line, "probe %127s %1499[^\n]", project, cookie) == 2) {
         add_member(-1, project, cookie);
-        probe = members + count - 1;
+        probe = count - 1;
     } else if (sscanf(line, "connect %zu", &inflight) == 1) {
         patience = CONNECT_PATIENCE_S * SECOND;
+        joined_before = joined;
         begin(CONNECTING_ALL);
         start_some();
     } else if (sscanf(line, "measure %lld %lf %lf %lf", &updates, &seconds, &ping_ms, &join_ms) == 4)
@@ -423,8 +425,8 @@ static void read_commands(void) {
 }
 
 static void report_connected(void) {
-    printf("{\"joined\": %zu, \"seconds\": %.6f, \"cpu\": %.6f}\n", joined, (last_progress - began) / 1e9,
-           cpu() - cpu_before);
+    printf("{\"joined\": %zu, \"seconds\": %.6f, \"cpu\": %.6f}\n", joined - joined_before,
+           (last_progress - began) / 1e9, cpu() - cpu_before);
     fflush(stdout);
     phase = IDLE;
 }
@@ -460,10 +462,10 @@ int main(int argc, char **argv) {
     for (;;) {
         int got = epoll_wait(poller, events, BATCH, phase == IDLE || phase == FAILED ? -1 : 1);
         for (int i = 0; i < got; i++) {
-            if (!events[i].data.ptr)
+            if (!events[i].data.u64)
                 read_commands();
             else if (phase != FAILED)
-                ready(events[i].data.ptr, events[i].events);
+                ready(&members[events[i].data.u64 - 1], events[i].events);
         }
         look_after_probe();
         move_on();
