@@ -89,9 +89,10 @@ class Assembly:
                 on_ready=ready,
                 # By its number: where eventlet has patched threading, the current thread is never the main one.
                 handle_signals=threading.get_native_id() == threading.main_thread().native_id,
+                reuse_port=self.settings.workers > 1,
             )
         except OSError as error:
-            raise CannotStart(_cannot_listen(self.settings, error)) from error
+            raise CannotStart(cannot_listen(self.settings, error)) from error
         finally:
             self.realtime.unbind()
             self.database.close()
@@ -258,7 +259,8 @@ def _make_database(url: str) -> None:
         database.close()
 
 
-def _cannot_listen(settings: Settings, error: OSError) -> str:
+def cannot_listen(settings: Settings, error: OSError) -> str:
+    """Why nobody can listen there, in one line that names the fix."""
     where = f"{settings.host} port {settings.port}"
     if error.errno == errno.EADDRINUSE:
         return f"cannot listen on {where}: the port is taken; choose another with --port"
@@ -273,6 +275,9 @@ def _protocol_config(settings: Settings) -> Config:
         connect_timeout=settings.connect_timeout,
         allowed_origins=frozenset(settings.cors_origin),
         trusted_proxies=settings.trusted_proxy,
+        node=settings.node or "",
+        # The requests of a client that polls come to whichever worker the kernel chooses.
+        transports=frozenset({"polling", "websocket"} if settings.workers == 1 else {"websocket"}),
     )
 
 

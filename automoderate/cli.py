@@ -157,6 +157,7 @@ def serve(config: str | None, check_config: bool, **flags: Any) -> None:
     export SECRET_KEY=$(python -c 'import secrets; print(secrets.token_urlsafe(32))')
     automoderate serve
     automoderate serve --host 0.0.0.0 --trusted-proxy 10.0.0.0/8 --config /etc/automoderate.toml
+    automoderate serve --workers 4 --redis-url redis://127.0.0.1:6379/0
 
     In front of an existing AutoModerate, whose database is only read:
 
@@ -182,6 +183,10 @@ def serve(config: str | None, check_config: bool, **flags: Any) -> None:
         click.echo("# This would do.")
         return
     try:
+        if settings.workers > 1:
+            from automoderate import workers
+
+            sys.exit(workers.run(settings))
         app.run(settings)
     except app.CannotStart as error:
         raise CannotStart(str(error)) from None

@@ -134,6 +134,14 @@ def _redis_url(value: Any) -> str:
     return str(value)
 
 
+def _node(value: Any) -> str:
+    from automoderate.protocol.routing import NODE_NAME
+
+    if not isinstance(value, str) or not NODE_NAME.fullmatch(value):
+        raise ValueError("must be at most 32 letters, digits, _ and -")
+    return value
+
+
 def _wsgi(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[\w.]+:[^\W\d][\w.]*(\(\))?", value):
         raise ValueError("must be MODULE:APPLICATION or MODULE:FACTORY(), as in wsgi:app or app:create_app()")
@@ -204,6 +212,17 @@ class Settings:
     adapter: str = option("asyncio", _adapter, "The runtime to serve with.", metavar="NAME")
     host: str = option("127.0.0.1", _host, "The address to listen on; 0.0.0.0 for all.", metavar="ADDRESS")
     port: int = option(6217, _integer(0, 65535), "The port to listen on; 0 for any free one.", metavar="PORT")
+    workers: int = option(
+        1, _integer(1, 1024),
+        "Processes that share the port. More than one serve WebSocket only, no long-polling, and need --redis-url.",
+        metavar="NUMBER",
+    )  # fmt: skip
+    node: str | None = option(
+        None, _optional(_node),
+        "The name of this node among several behind one proxy: session ids begin with it, so that a proxy can send "
+        "all requests of a session to the node that has it.",
+        metavar="NAME",
+    )  # fmt: skip
     database_url: str | None = option(
         None, _optional(_database_url),
         "The database of an existing AutoModerate, opened for reading only (sqlite:///file or postgresql://…). "
@@ -332,7 +351,13 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], config: str |
             given = ", ".join(value) if isinstance(value, tuple) else value
             shown = "" if option.secret else f" {given}"
             raise SettingsError(f"{option.name}{shown} (from {source}): {error}") from None
-    return Loaded(Settings(**values), sources)
+    settings = Settings(**values)
+    if settings.workers > 1 and settings.redis_url is None:
+        raise SettingsError(
+            f"workers {settings.workers} (from {sources['workers']}): several processes share updates through Redis; "
+            "set --redis-url, or run one"
+        )
+    return Loaded(settings, sources)
 
 
 def _find(

@@ -24,7 +24,7 @@ function newer(a, b) {
  * Returns `{ retry }`, which tries again at once.
  */
 export function openRoom(projectId, listeners) {
-  const socket = io({ autoConnect: false });
+  const socket = io({ autoConnect: false, tryAllTransports: true }); // where polling is not served, WebSocket is
   const seen = new Set();
   let position = null; // the newest event id of this project that we know of
   let wasLive = false;
