@@ -68,8 +68,12 @@ def started(folder: Path, *arguments: str, program: str = COMMAND) -> Iterator[t
 def test_every_runtime_serves_the_same(adapter: str, command: str, tmp_path: Path) -> None:
     with started(tmp_path, command, "--adapter", adapter) as (url, said):
         assert requests.get(f"{url}/health", timeout=PATIENCE).json()["status"] == "healthy"
-        opened = requests.get(f"{url}/socket.io/?EIO=4&transport=polling", timeout=PATIENCE).text
+        polling = f"{url}/socket.io/?EIO=4&transport=polling"
+        opened = requests.get(polling, timeout=PATIENCE).text
         assert opened.startswith('0{"sid":')
+        # So that leaving has nobody to wait for.
+        sid = opened.split('"')[3]
+        assert requests.post(f"{polling}&sid={sid}", "1", timeout=PATIENCE).text == "ok"
         if command == "serve":
             assert f"with {adapter}" in said
 

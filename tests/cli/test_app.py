@@ -300,6 +300,8 @@ def test_limits_and_origins_reach_the_server(world: World, serve: Serve, watch: 
     assert allowed.status_code == 200
     assert '"pingInterval":7500' in allowed.text
     assert '"maxPayload":5000' in allowed.text
+    sid = allowed.text.split('"')[3]
+    requests.post(f"{url}/socket.io/?EIO=4&transport=polling&sid={sid}", "1", timeout=60)  # nobody to wait for
     assert refused.status_code in (400, 403)
     watcher = watch(url, dashboard_cookie(world.member.id))
     watcher.client.emit("join_project", {"project_id": "another"})
