@@ -18,6 +18,8 @@ from benchmarks.peers import common
 from benchmarks.under_test import Publish, Updates, ready, serve_commands
 
 FASTEST = "websockets-sansio"
+"""uvicorn's implementation of WebSocket where none is named. ``python -m benchmarks.peers.compare_uvicorn`` says which
+it is; wsproto is within the noise of it, and the older ``websockets`` takes a quarter more."""
 
 PublishBatch = Callable[[int, int], Awaitable[None]]
 """Publish ``size`` updates to the first ``rooms`` rooms; returns when they have left as far as the server can tell."""

@@ -12,13 +12,15 @@ from benchmarks.servers import Contender, distributions, needs
 
 FOLDER = Path(__file__).parent
 NODE_PACKAGES = ("socket.io", "ws", "bufferutil", "better-sqlite3")
+MOST_THREADED = 5000
+"""Members of the threaded peer: each takes four threads, and Linux gives a process 65,530 mappings, two a thread."""
 
 
-def _python(module: str, title: str, **modules: str) -> Contender:
+def _python(module: str, title: str, most_members: int | None = None, **modules: str) -> Contender:
     argv = (sys.executable, "-m", f"benchmarks.peers.{module}")
     return Contender(
         module, title, "peer", argv, needs(socketio="python-socketio", **modules),
-        distributions("python-socketio", "python-engineio", *modules.values()),
+        distributions("python-socketio", "python-engineio", *modules.values()), most_members,
     )  # fmt: skip
 
 
@@ -49,7 +51,7 @@ PEERS = (
     _python("uvicorn_socketio", "python-socketio on uvicorn", uvicorn="uvicorn", uvloop="uvloop", httptools="httptools",
             websockets="websockets"),
     _python("eventlet_socketio", "python-socketio on eventlet", eventlet="eventlet"),
-    _python("flask_threading", "Flask-SocketIO, threads", flask_socketio="Flask-SocketIO",
+    _python("flask_threading", "Flask-SocketIO, threads", MOST_THREADED, flask_socketio="Flask-SocketIO",
             simple_websocket="simple-websocket"),
     _python("attached", "our rules on python-socketio", uvicorn="uvicorn", uvloop="uvloop", httptools="httptools",
             websockets="websockets"),
