@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import gc
 import importlib
 import logging
 import random
 import secrets
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -77,30 +79,52 @@ class Assembly:
                 on_ready(handle)
 
         try:
-            self.adapter.run(
-                self.server,
-                host=self.settings.host,
-                port=self.settings.port,
-                app=self.application,
-                threads=self.settings.threads,
-                drain_timeout=self.settings.drain_timeout,
-                # As for a client that polls: the adapter's default is less than one project's history.
-                max_write_buffer=_protocol_config(self.settings).send_buffer,
-                on_ready=ready,
-                # By its number: where eventlet has patched threading, the current thread is never the main one.
-                handle_signals=threading.get_native_id() == threading.main_thread().native_id,
-                reuse_port=self.settings.workers > 1,
-            )
+            with _rare_collections():
+                self._serve(ready)
         except OSError as error:
             raise CannotStart(cannot_listen(self.settings, error)) from error
         finally:
             self.realtime.unbind()
             self.database.close()
 
+    def _serve(self, ready: Callable[[Handle], None]) -> None:
+        self.adapter.run(
+            self.server,
+            host=self.settings.host,
+            port=self.settings.port,
+            app=self.application,
+            threads=self.settings.threads,
+            drain_timeout=self.settings.drain_timeout,
+            # As for a client that polls: the adapter's default is less than one project's history.
+            max_write_buffer=_protocol_config(self.settings).send_buffer,
+            on_ready=ready,
+            # By its number: where eventlet has patched threading, the current thread is never the main one.
+            handle_signals=threading.get_native_id() == threading.main_thread().native_id,
+            reuse_port=self.settings.workers > 1,
+        )
+
 
 def run(settings: Settings) -> None:
     """Build a server and serve until SIGTERM or SIGINT. Raises :exc:`CannotStart`."""
     build(settings).run()
+
+
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Have Python look for garbage in cycles less often while serving.
+
+    By default every few hundred updates that are kept as history begin a collection, and now and then one that looks
+    at all objects of all connections, which stops everybody. What was imported so far is never looked at again.
+    """
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(25_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def build(settings: Settings) -> Assembly:
