@@ -8,7 +8,7 @@ READY := .venv/.ready
 PURE := tests/core tests/protocol tests/server tests/backplane
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format matrix simulate clean
+.PHONY: help setup demo test check format matrix simulate bench bench-quick bench-micro clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -48,5 +48,20 @@ matrix: $(READY)  ## Write docs/test-matrix.md: what passes on which adapter
 simulate: $(READY)  ## Run the seeded simulation longer (SEEDS=1000)
 	$(BIN)/python -m pytest -q tests/server/test_simulation.py --seeds $(or $(SEEDS),1000)
 
+bench: $(READY) benchmarks/peers/node_modules  ## Measure fan-out against other servers, within 20 minutes (JSON=FILE PLOT=DIR)
+	$(BIN)/python -m benchmarks.fanout $(if $(JSON),--json $(JSON)) $(if $(PLOT),--plot $(PLOT))
+
+bench-quick: $(READY) benchmarks/peers/node_modules  ## The same with fewer members, within 90 seconds
+	$(BIN)/python -m benchmarks.fanout --quick $(if $(JSON),--json $(JSON)) $(if $(PLOT),--plot $(PLOT))
+
+bench-micro: $(READY)  ## Time the layers without sockets
+	$(BIN)/python -m benchmarks.micro --fast
+
+# Node's server, which is measured too. Without it, or without the compiler that its add-ons may need, it is left out.
+benchmarks/peers/node_modules: benchmarks/peers/package-lock.json
+	-npm ci --silent --prefix benchmarks/peers
+	mkdir -p $@
+	touch $@
+
 clean:  ## Remove what was installed and built
-	rm -rf .venv node_modules build dist *.egg-info automoderate/dashboard/static/vendor
+	rm -rf .venv node_modules benchmarks/peers/node_modules build dist *.egg-info automoderate/dashboard/static/vendor
