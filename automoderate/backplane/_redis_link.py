@@ -37,8 +37,15 @@ class Link:
         self._connection: Any = pool.make_connection()
 
     def connect(self) -> None:
-        """Connect where it is not: nothing has been sent if this fails."""
+        """Connect where it is not, or is no longer: nothing has been sent if this fails."""
         self._connection.connect()
+        try:
+            ended = self._connection.can_read()  # nothing was asked, so that only an end can have come
+        except FAILURES:
+            ended = True
+        if ended:
+            self._connection.disconnect()
+            self._connection.connect()
 
     def close(self) -> None:
         """Disconnect; the next use connects again."""

@@ -6,6 +6,7 @@ the connection breaks between an update and its answer nobody knows, and it fail
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import random
@@ -171,6 +172,9 @@ class Publisher:
                 self._give_back(batch, "unexpected failure", sent=True)
             else:
                 pauses.reset()
+        if self._pulse is not None:
+            with contextlib.suppress(*FAILURES):
+                self._link.call(self._pulse.wake())  # the reader is to stop, too
         self._link.close()
 
     def _take(self) -> list[_Item] | None:

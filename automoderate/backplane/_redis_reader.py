@@ -80,9 +80,12 @@ class Reader:
         """Begin to read."""
         self._thread.start()
 
-    def stop(self, timeout: float) -> None:
-        """End within about a second, or within an answer of Redis."""
+    def stop(self) -> None:
+        """End with the next answer of Redis."""
         self._stopping.set()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end."""
         self._thread.join(timeout)
 
     def follow(self, project_id: str) -> None:
@@ -198,7 +201,7 @@ class Reader:
         news: dict[bytes, list[Entry]] = dict(answer or ())
         self._listen(news.pop(self._pulse.key.encode(), []))
         inputs = self._announced(news.pop(CONTROL.encode(), []))
-        found = [feed for feed in feeds if feed.key in news]
+        found = [feed for feed in feeds if feed.key in news and self._feeds.get(feed.key) is feed]
         gone = self._gone([feed for feed in found if len(news[feed.key]) == READ_COUNT])
         inputs.extend(self._lose(gone))
         for feed in found:

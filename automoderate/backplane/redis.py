@@ -76,9 +76,10 @@ class RedisBackplane:
 
     def close(self) -> None:
         """Stop reading and publishing; what is under way has a few seconds."""
-        if self._receive is not None:
-            self._reader.stop(CLOSE_TIMEOUT)
+        self._reader.stop()
         self._publisher.close(CLOSE_TIMEOUT)
+        if self._receive is not None:
+            self._reader.join(CLOSE_TIMEOUT)
         with self._lock:
             links, self._idle = self._idle, []
         for link in links:

@@ -1,0 +1,177 @@
+"""The Redis backplane against a real Redis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from redis_kit import Node, RedisServer, until
+
+from automoderate.backplane.redis import MAX_HISTORY, RedisBackplane
+from automoderate.core.hub import AccessChanged, LoggedOut, Passed
+from automoderate.server import BackplaneUnavailable
+
+KEY = "automoderate:{p}:updates"
+NewNode = Callable[..., Node]
+
+
+def test_what_one_node_publishes_all_that_follow_hear_in_order(new_node: NewNode) -> None:
+    near, far, elsewhere = new_node(), new_node(), new_node()
+    near.follow()
+    far.follow()
+    elsewhere.follow("q")
+    near.publish(*range(500))
+    until(lambda: len(near.numbers) == len(far.numbers) == 500, "both hear")
+    assert near.numbers == far.numbers == list(range(500))
+    assert elsewhere.told == [] or all(isinstance(item, Passed) for item in elsewhere.told)
+
+
+def test_live_continues_exactly_where_the_first_history_ended(node: Node) -> None:
+    before = node.publish(1, 2, 3)
+    node.backplane.follow("p")
+    history = node.backplane.read("p", before[0])
+    assert [update.event_id for update in history.updates] == before[1:]
+    assert (history.complete, history.last_event_id) == (True, before[2])
+    node.publish(4)
+    until(lambda: node.numbers)
+    assert node.numbers == [4]
+
+
+def test_following_again_begins_anew(node: Node) -> None:
+    node.follow()
+    node.backplane.unfollow("p")
+    node.publish(1)
+    node.follow()
+    node.publish(2)
+    until(lambda: 2 in node.numbers)
+    assert node.numbers == [2]
+
+
+def test_a_project_without_history_has_a_position_that_can_be_continued(node: Node) -> None:
+    position = node.backplane.read("p", None).last_event_id
+    assert node.backplane.read("p", position).complete
+    node.publish(1)
+    history = node.backplane.read("p", position)
+    assert [update.data["n"] for update in history.updates] == [1]
+
+
+@pytest.mark.parametrize("after", ["", "x", "1-1", "99999999999999-0"])
+def test_an_id_that_is_not_there_is_not_continued(node: Node, after: str) -> None:
+    (last,) = node.publish(1)
+    history = node.backplane.read("p", after)
+    assert (history.updates, history.complete, history.last_event_id) == ((), False, last)
+
+
+def test_what_was_trimmed_is_not_continued(new_node: NewNode, server: RedisServer) -> None:
+    node = new_node(entries=100)
+    first, *_, last = node.publish(*range(1000))
+    assert not node.backplane.read("p", first).complete
+    assert node.backplane.read("p", last).complete
+    with server.client() as client:
+        assert client.xlen(KEY) < 300
+
+
+def test_more_than_one_client_may_be_sent_is_not_continued(new_node: NewNode) -> None:
+    node = new_node(entries=200)
+    (first,) = node.publish(0)
+    node.publish(*range(200))
+    assert len(node.backplane.read("p", first).updates) == 200
+    node.publish(200)
+    assert not node.backplane.read("p", first).complete
+    (start,) = node.publish(0, project_id="large")
+    text = json.dumps({"text": "x" * (MAX_HISTORY // 3)})
+    for _ in range(4):
+        node.backplane.publish("large", "stats_update", text).result(60)
+    assert not node.backplane.read("large", start).complete
+
+
+def test_what_is_too_old_is_neither_continued_nor_kept(new_node: NewNode, server: RedisServer) -> None:
+    node = new_node(max_age=1000)
+    with server.client() as client:
+        old = int(client.time()[0] - 5000) * 1000
+        client.xadd(KEY, {"event": "e", "data": '{"n":1}'}, id=f"{old}-0")
+        assert node.backplane.read("p", f"{old}-0").complete  # the newest there is
+        node.publish(2)
+        assert not node.backplane.read("p", f"{old}-0").complete
+        assert 990 <= client.ttl(KEY) <= 1000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"event": "e", "data": "no json"},
+        {"event": "e", "data": "[1]"},
+        {"event": "e", "data": '{"n":NaN}'},
+        {"event": "e", "data": b"\xff"},
+        {"event": b"\xff", "data": "{}"},
+        {"event": "e" * 1000, "data": "{}"},
+        {"event": "e", "data": '{"x":"' + "x" * 2_000_000 + '"}'},
+        {"event": "e", "data": "{}", "more": "?"},
+        {"something": "else"},
+    ],
+)
+def test_an_entry_that_is_no_update_is_skipped(node: Node, server: RedisServer, fields: dict[str, str | bytes]) -> None:
+    position = node.follow()
+    with server.client() as client:
+        entry = client.xadd(KEY, fields).decode()
+    node.publish(1)
+    until(lambda: node.numbers == [1], "the update behind it")
+    assert Passed("p", entry) in node.told
+    assert node.backplane.stats()["backplane_rejected_total"] == 1
+    assert [update.data["n"] for update in node.backplane.read("p", position).updates] == [1]
+
+
+def test_a_plain_entry_of_anybodys_is_an_update(node: Node, server: RedisServer) -> None:
+    node.follow()
+    with server.client() as client:
+        entry = client.xadd(KEY, {"event": "e", "data": ' { "n" : 1, "event_id": "7-7", "s": "\\ud800" } '}).decode()
+        client.xadd(KEY, {"event": "e", "data": "{ }"})
+        node.publish(2)
+    until(lambda: node.told and len([item for item in node.told if not isinstance(item, Passed)]) == 3)
+    assert node.told[-3].update.data == {"n": 1, "s": "\ud800", "event_id": entry}  # type: ignore[union-attr]
+
+
+def test_what_nobody_would_take_is_not_published(node: Node) -> None:
+    with pytest.raises(ValueError, match="bytes as JSON"):
+        node.backplane.publish("p", "e", '{"x":"' + "x" * 2_000_000 + '"}')
+    with pytest.raises(ValueError, match="event's name"):
+        node.backplane.publish("p", "", "{}")
+
+
+def test_announcements_reach_the_other_nodes_and_not_their_own(new_node: NewNode, server: RedisServer) -> None:
+    near, far = new_node(), new_node()
+    said = [AccessChanged("u", "p"), AccessChanged(None, "p"), LoggedOut("u")]
+    with server.client() as client:
+        client.xadd("automoderate:control", {"said": '{"what":"logged_out"}'})
+        client.xadd("automoderate:control", {"said": '{"what":"logged_out","node":"x","user_id":1}'})
+        client.xadd("automoderate:control", {"said": '{"what":"access_changed","node":"x","user_id":1,"project_id":2}'})
+    for item in said:
+        near.backplane.announce(item).result(60)
+    until(lambda: len(far.told) == 3, "the other node hears")
+    assert far.told == said
+    assert near.told == []
+    assert far.backplane.stats()["backplane_rejected_total"] == 3
+
+
+def test_a_redis_that_is_not_there_is_said_in_one_line() -> None:
+    backplane = RedisBackplane("redis://somebody:secret@127.0.0.1:1/0")
+    with pytest.raises(
+        BackplaneUnavailable, match=r"^cannot use Redis at redis://127\.0\.0\.1:1/0: .*refused"
+    ) as error:
+        backplane.check()
+    assert "\n" not in str(error.value)
+    with pytest.raises(BackplaneUnavailable):
+        backplane.read("p", None)
+    backplane.close()
+    with pytest.raises(BackplaneUnavailable, match="stopped"):
+        backplane.publish("p", "e", "{}").result(0)
+
+
+def test_a_node_of_a_cluster_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+    server = RedisServer(tmp_path_factory.mktemp("cluster"), cluster=True)
+    try:
+        with pytest.raises(BackplaneUnavailable, match="cluster"):
+            RedisBackplane(server.url).check()
+    finally:
+        server.close()
