@@ -1,20 +1,26 @@
-"""The trio adapter: one nursery, in which every connection is a task and a blocked one has a second to write."""
+"""The trio adapter: one nursery with one task that reads for every connection, and a task for each blocked one.
+
+A parked task for every idle connection would take kilobytes each. So the sockets are in a selector of
+their own, whose descriptor is what the one task waits for with ``wait_readable``: it can be read while any of them can.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import logging
+import selectors
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import cast
 
 import anyio
 import trio
 
 from automoderate.adapters import Handle
 from automoderate.adapters._server import Server, SocketLink, accept
-from automoderate.adapters._shared import listen, outcome
+from automoderate.adapters._shared import Jobs, listen
 from automoderate.adapters._wsgi import WSGIApplication
 from automoderate.protocol.outputs import Driver, Job
 
@@ -26,32 +32,25 @@ log = logging.getLogger(__name__)
 
 
 class _Link(SocketLink):
-    """One connection: a task that reads, and as long as the kernel takes no more another one that writes."""
+    """One connection: watched for reading, a task that writes while the kernel takes no more, and one that ends it."""
 
-    __slots__ = ("scope",)
+    __slots__ = ("ending",)
     server: _Server
 
     def __init__(self, server: _Server, sock: socket.socket) -> None:
         super().__init__(server, sock)
-        self.scope = trio.CancelScope()
+        self.ending: trio.CancelScope | None = None  # its deadline is that of the connection
 
-    async def serve(self) -> None:
-        """Read until the connection is over, however that happens."""
-        try:
-            with self.scope, self._on_its_own():
-                while data := await self._receive():
-                    self.received(data)
-                self.received(b"")
-                await trio.sleep_forever()  # the peer may still be reading: closing is the driver's decision
-        finally:
-            trio.lowlevel.notify_closing(self.sock)  # ends the task that writes
-            self.let_go()
-
-    async def _receive(self) -> bytes:
-        while True:
-            await trio.lowlevel.wait_readable(self.sock)
-            with contextlib.suppress(BlockingIOError):
-                return self.sock.recv(READ)
+    def read(self) -> None:
+        """Take what has arrived."""
+        with self._on_its_own():
+            try:
+                data = self.sock.recv(READ)
+            except BlockingIOError:
+                return
+            if not data:
+                self.server.unwatch(self)  # the peer may still be reading: closing is the driver's decision
+            self.received(data)
 
     def start_writing(self) -> None:
         self.server.nursery.start_soon(self._write_unsent)
@@ -67,17 +66,36 @@ class _Link(SocketLink):
         """Whatever goes wrong ends this connection and nothing else."""
         try:
             yield
-        except (OSError, trio.ClosedResourceError):  # a reset; the socket is closed
+        except trio.ClosedResourceError:
             pass
+        except OSError:
+            self.abort()  # a reset
         except Exception:
             log.exception("Error in a connection; it is dropped")
             self.abort()
 
     def end(self, after: float = 0.0) -> None:
-        if after:
-            self.scope.deadline = trio.current_time() + after
+        self.server.unwatch(self)
+        deadline = trio.current_time() + after
+        if self.ending is None:
+            self.ending = trio.CancelScope(deadline=deadline)
+            # In a task also where it is due at once: the driver may be in the middle of something.
+            self.server.nursery.start_soon(self._end, self.ending)
         else:
-            self.scope.cancel()
+            self.ending.deadline = min(self.ending.deadline, deadline)
+
+    async def _end(self, scope: trio.CancelScope) -> None:
+        try:
+            with scope:
+                await trio.sleep_forever()
+        finally:
+            self.finish()
+
+    def finish(self) -> None:
+        """Whatever state it is in: it is over."""
+        self.server.unwatch(self)
+        trio.lowlevel.notify_closing(self.sock)  # ends the task that writes
+        self.let_go()
 
 
 class _Server(Server):
@@ -92,7 +110,8 @@ class _Server(Server):
         super().__init__(driver, app, threads, max_write_buffer, lambda: token.run_sync_soon(self.run_inbox))
         self.stopping = trio.Event()
         self.quiet = trio.Event()
-        self._threads = anyio.CapacityLimiter(threads)
+        self._jobs = Jobs(driver, self.inbox, threads)
+        self._selector = selectors.DefaultSelector()
         self._alarm = trio.CancelScope()
 
     def now(self) -> float:
@@ -103,13 +122,24 @@ class _Server(Server):
             self._alarm.deadline = deadline
 
     def start_job(self, job: Job) -> None:
-        self.nursery.start_soon(self._run_job, job)
+        self._jobs.start(job)
 
-    async def _run_job(self, job: Job) -> None:
-        # Nobody waits for a thread that never ends.
-        call = functools.partial(outcome, job.call)
-        result = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._threads)
-        self.run(lambda now: self.driver.job_done(job.ticket, result, now))
+    def watch(self, link: _Link) -> None:
+        """Call the connection's ``read`` whenever there is something to read."""
+        self._selector.register(link.sock, selectors.EVENT_READ, link)
+
+    def unwatch(self, link: _Link) -> None:
+        """Stop that; always before the socket is closed. Harmless where it is not watched."""
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(link.sock)
+
+    async def read(self) -> None:
+        """Read from every connection that has something."""
+        while True:
+            await trio.lowlevel.wait_readable(self._selector.fileno())
+            for key, _ in self._selector.select(0):
+                if key.fd in self._selector.get_map():  # one that was read before may have ended this one
+                    key.data.read()
 
     async def keep_time(self) -> None:
         """Tick at every deadline."""
@@ -120,14 +150,15 @@ class _Server(Server):
             self.tick()
 
     async def accept_from(self, listener: socket.socket) -> None:
-        """Make every connection a task."""
+        """Watch every connection that comes."""
         while True:
             await trio.lowlevel.wait_readable(listener)
             try:
                 while (sock := accept(listener)) is not None:
                     link = _Link(self, sock)
                     link.begin()
-                    self.nursery.start_soon(link.serve)
+                    if not link.closing and link.ending is None:
+                        self.watch(link)
             except OSError as error:
                 log.warning("Cannot accept connections for now: %s", error.strerror)
                 await trio.sleep(EXHAUSTED)
@@ -151,8 +182,24 @@ class _Server(Server):
         started: Callable[[], None],
     ) -> None:
         """Serve until ``stopping``, then drain."""
+        try:
+            await self._serve(listeners, signals, drain_timeout, started)
+        finally:
+            for link in tuple(self.links):
+                cast(_Link, link).finish()
+            self._jobs.close()
+            self._selector.close()
+
+    async def _serve(
+        self,
+        listeners: list[socket.socket],
+        signals: AsyncIterator[signal.Signals] | None,
+        drain_timeout: float,
+        started: Callable[[], None],
+    ) -> None:
         async with trio.open_nursery() as self.nursery:
             self.nursery.start_soon(self.keep_time)
+            self.nursery.start_soon(self.read)
             if signals is not None:
                 self.nursery.start_soon(self.heed, signals)
             for listener in listeners:
