@@ -1,7 +1,8 @@
 """Tells dashboards what the moderation pipeline decided, without ever getting in the pipeline's way.
 
 :class:`WebSocketNotifier` has the methods of AutoModerate's own notifier. It works in the process of the server
-(``realtime=``) or, over the publishing API, in any other (``url=`` and ``api_key=``).
+(``realtime=``) or in any other, through the Redis of several nodes (``redis_url=``) or over the publishing API
+(``url=`` and ``api_key=``).
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import frozen
 
 from automoderate import payloads
 from automoderate.publishing import PublishingApi, Refused, Unreachable, check_api_key, check_url
+
+if TYPE_CHECKING:
+    from automoderate.backplane.redis import RedisDoor
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +62,12 @@ class WebSocketNotifier:
     """Sends updates to dashboards. Every method returns at once and none raises, whatever it is given.
 
     ``realtime`` is the server in this process; else ``url`` is where the server is and ``api_key`` the project's
-    key, or a mapping of project ids to keys for a pipeline of several projects.
+    key, or a mapping of project ids to keys for a pipeline of several projects; ``redis_url`` is the Redis that the
+    nodes share, which needs the extra ``redis``.
 
     At most ``queue_size`` updates wait to be sent; while it is full, new ones are dropped, so that what a dashboard
-    does get has no holes before it. Over HTTP one thread sends them, in order; while the server is away or answers
-    429, 502, 503 or 504 it tries again, with growing jittered pauses, for up to ``retry_for`` seconds from when the
+    does get has no holes before it. Outside the server's process one thread sends them, in order; while Redis is away,
+    or the server is or answers 429, 502, 503 or 504, it tries again, with growing jittered pauses, for up to ``retry_for`` seconds from when the
     update was handed over. An answer lost on the way is a reason to try again too, so in rare cases an update is
     published twice, under two event ids. ``timeout`` is that of one attempt, in seconds.
 
@@ -78,24 +83,29 @@ class WebSocketNotifier:
         realtime: Realtime | None = None,
         url: str | None = None,
         api_key: str | Mapping[str, str] | None = None,
+        redis_url: str | None = None,
         queue_size: int = 1000,
         retry_for: float = 30.0,
         timeout: float = 5.0,
     ) -> None:
-        if (realtime is None) == (url is None):
-            raise ValueError("give either realtime= (the server in this process) or url= (a server elsewhere)")
+        if [realtime, url, redis_url].count(None) != 2:
+            raise ValueError(
+                "give one of realtime= (the server in this process), redis_url= (what the nodes share) or "
+                "url= (a server elsewhere)"
+            )
         if url is not None:
             check_url(url)
             if not api_key:
                 raise ValueError("url= needs api_key=, the key of the project to publish to")
         elif api_key is not None:
-            raise ValueError("api_key= goes with url=; the server in this process asks for none")
+            raise ValueError("api_key= goes with url=; elsewhere none is asked for")
         for key in [api_key] if isinstance(api_key, str) else (api_key or {}).values():
             check_api_key(key)
         if queue_size < 1:
             raise ValueError("queue_size must be at least 1")
         self._realtime = realtime
         self._url = url
+        self._redis_url = redis_url
         self._api_key = api_key
         self._queue_size = queue_size
         self._retry_for = retry_for
@@ -155,6 +165,8 @@ class WebSocketNotifier:
                 self._fail(f"{len(self._waiting)} updates before the notifier was closed", count=len(self._waiting))
                 self._waiting.clear()
                 self._changed.notify_all()
+        if self._door is not None:
+            self._door.close(0.0)
         return flushed
 
     # Inside -----------------------------------------------------------------------------------------------
@@ -165,8 +177,18 @@ class WebSocketNotifier:
         self._numbers = itertools.count()
         self._worker: threading.Thread | None = None
         self._closed = False
+        self._door = None if self._redis_url is None else self._open(self._redis_url)
+        if self._door is not None:
+            self._realtime = self._door
         self._dropping = False
         self._sent = self._dropped = self._failed = 0
+
+    def _open(self, redis_url: str) -> RedisDoor:
+        try:
+            from automoderate.backplane.redis import RedisDoor
+        except ModuleNotFoundError as error:
+            raise ImportError(f'redis_url= needs {error.name}: pip install "automoderate[redis]"') from error
+        return RedisDoor(redis_url, patience=self._retry_for, max_waiting=self._queue_size)
 
     def _send(self, event: str | None, shape: Callable[[], tuple[str, Mapping[str, Any]]]) -> None:
         try:
@@ -215,7 +237,7 @@ class WebSocketNotifier:
         logger.warning("could not send %s", what)
 
     def _hand_over(self, number: int, item: _Item, realtime: Realtime) -> None:
-        """To the server in this process, which keeps the order; the future says what became of it."""
+        """To the server in this process or to Redis, which keep the order; the future says what became of it."""
 
         def done(future: Future[Any]) -> None:
             error = "cancelled" if future.cancelled() else future.exception()

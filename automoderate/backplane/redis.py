@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from automoderate.backplane._redis_publisher import Publisher
 from automoderate.backplane._redis_pulse import Pulse
 from automoderate.backplane._redis_reader import Reader
 from automoderate.core.hub import AccessChanged, History, Input, LoggedOut, Update, parse_event_id
-from automoderate.server import BackplaneUnavailable
+from automoderate.server import BackplaneUnavailable, Server
 
 PATIENCE = 3.0
 """Seconds that a publication waits for a Redis that is away."""
@@ -210,4 +210,36 @@ class RedisBackplane:
             return None
 
 
-__all__ = ["RedisBackplane"]
+class RedisDoor:
+    """What a process without a server publishes through: every node hears it. Thread-safe, and never blocks.
+
+    While Redis is away an update waits for up to ``patience`` seconds, and is tried again also where it may have been
+    stored, so that in rare cases it is published twice. ``entries`` and ``max_age`` are those of the nodes.
+    """
+
+    def __init__(
+        self, url: str, *, patience: float, max_waiting: int, entries: int = 1000, max_age: float = 86_400.0
+    ) -> None:
+        self._node = secrets.token_hex(8)
+        self._publisher = Publisher(
+            url, entries=entries, max_age=max_age, patience=patience, persistent=True, max_waiting=max_waiting
+        )
+
+    def publish(self, project_id: str, event: str, data: Mapping[str, Any]) -> Future[str]:
+        """Publish one event; the future has its ``event_id``, or BackplaneUnavailable."""
+        return self._publisher.publish(project_id, event, Server.encode(data))
+
+    def access_changed(self, *, user_id: str | None = None, project_id: str | None = None) -> Future[Any]:
+        """Have the live sessions of every node checked again."""
+        return self._publisher.announce(Announcement(self._node, AccessChanged(user_id, project_id)))
+
+    def logged_out(self, user_id: str) -> Future[Any]:
+        """End the user's live sessions on every node."""
+        return self._publisher.announce(Announcement(self._node, LoggedOut(user_id)))
+
+    def close(self, timeout: float) -> bool:
+        """Publish nothing more; True where nothing was left after ``timeout`` seconds."""
+        return self._publisher.close(timeout)
+
+
+__all__ = ["RedisBackplane", "RedisDoor"]

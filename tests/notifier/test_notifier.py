@@ -356,8 +356,8 @@ def test_an_unexpected_failure_does_not_end_the_thread(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "either realtime="),
-        ({"realtime": Here(), "url": "http://h", "api_key": "am_k"}, "either realtime="),
+        ({}, "one of realtime="),
+        ({"realtime": Here(), "url": "http://h", "api_key": "am_k"}, "one of realtime="),
         ({"realtime": Here(), "api_key": "am_k"}, "api_key= goes with url="),
         ({"url": "http://h"}, "needs api_key="),
         ({"url": "http://h", "api_key": ""}, "needs api_key="),
