@@ -67,9 +67,10 @@ class WebSocketNotifier:
 
     At most ``queue_size`` updates wait to be sent; while it is full, new ones are dropped, so that what a dashboard
     does get has no holes before it. Outside the server's process one thread sends them, in order; while Redis is away,
-    or the server is or answers 429, 502, 503 or 504, it tries again, with growing jittered pauses, for up to ``retry_for`` seconds from when the
-    update was handed over. An answer lost on the way is a reason to try again too, so in rare cases an update is
-    published twice, under two event ids. ``timeout`` is that of one attempt, in seconds.
+    or the server is or answers 429, 502, 503 or 504, it tries again, with growing jittered pauses, for up to
+    ``retry_for`` seconds from when the update was handed over. An answer lost on the way is a reason to try again too,
+    so in rare cases an update is published twice, under two event ids. ``timeout`` is that of one attempt over HTTP, in
+    seconds.
 
     The counters ``sent``, ``dropped`` (never tried: queue full or notifier closed) and ``failed`` (tried in vain, or
     impossible to send) are this process's: after a fork the child counts, queues and sends by itself.
