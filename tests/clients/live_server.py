@@ -55,19 +55,20 @@ def steady_port() -> int:
 class LiveServer:
     """``automoderate serve`` on a free loopback port; a restart keeps the port and the database.
 
-    Users ``alice`` and ``bob``; ``project`` is alice's and has an API key, ``other`` is bob's.
+    Users ``alice`` and ``bob``; ``project`` is alice's and has an API key, ``other`` is bob's. Without an empty
+    ``database`` it makes one.
     """
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, database: Database | None = None, **settings: str) -> None:
         self.port = steady_port()
         self._log = folder / "server.log"
         self._log.touch()
         patient = {"check_timeout": str(PATIENCE), "drain_timeout": str(PATIENCE)}
         self._settings = {"auth_grace": "0.2", "max_connections_per_minute": "100000", **patient, **settings}
         self._process: subprocess.Popen[bytes] | None = None
-        self._url = f"sqlite:///{folder / 'database.sqlite3'}"
-        self.database = Database(self._url)
+        self.database = database or Database(f"sqlite:///{folder / 'database.sqlite3'}")
         self.database.create_all()
+        self._url = self.database.url.render_as_string(hide_password=False)
         self.users = {
             name: accounts.create_user(self.database, username=name, email=f"{name}@example.org", password=PASSWORD).id
             for name in ("alice", "bob")

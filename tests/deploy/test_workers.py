@@ -1,0 +1,115 @@
+"""Several processes on one port: shared out by the kernel, minded by their parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from client_kit import RealClient
+from deploy_kit import ROOT, Process, environment
+from live_server import LiveServer, until
+from redis_kit import RedisServer
+
+WORKERS = 3
+
+
+@pytest.fixture
+def settings(redis_server: RedisServer, world: LiveServer) -> dict[str, str]:
+    return {"workers": str(WORKERS), "port": "0", "redis_url": redis_server.url, "database_url": str(world.database)}
+
+
+@pytest.fixture
+def server(tmp_path: Path, settings: dict[str, str]) -> Iterator[Process]:
+    server = Process(tmp_path / "log", **settings)
+    try:
+        server.start(WORKERS)
+        yield server
+    finally:
+        server.close()
+
+
+def workers(server: Process) -> list[int]:
+    """The processes that serve."""
+    text = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text()
+    return [int(pid) for pid in text.split()]
+
+
+def gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+def test_clients_on_all_workers_see_the_same_and_return_after_one_was_killed(
+    server: Process, world: LiveServer, client: Callable[..., RealClient]
+) -> None:
+    before = workers(server)
+    assert len(before) == WORKERS
+    url = f"http://127.0.0.1:{server.port}"
+    watching = [client("websocket", url, world.cookie("alice")) for _ in range(8)]
+    world.port = server.port
+    for each in watching:
+        each.connect()
+        each.wait("connected")
+        each.call("join_project", {"project_id": world.project})
+    world.publish(1)
+    for each in watching:
+        assert each.wait("moderation_update")["number"] == 1
+    os.kill(before[0], signal.SIGKILL)
+    until(lambda: len(workers(server)) == WORKERS and before[0] not in workers(server), "it is started again")
+    assert f"(process {before[0]}) was ended by SIGKILL; it is started again in" in server.log
+    until(lambda: server.log.count("listening on") == WORKERS + 1, "it listens")
+    assert requests.get(f"{url}/health", timeout=30).status_code == 200
+    alone = [each for each in watching if any(event == "disconnect" for event, _ in each.events)]
+    for each in alone:
+        each.wait("connected", 2)
+    assert server.stop() == 0
+    assert all(gone(pid) for pid in before)
+
+
+def test_polling_is_refused_with_the_way_out(server: Process) -> None:
+    answer = requests.get(f"http://127.0.0.1:{server.port}/socket.io/?EIO=4&transport=polling", timeout=30)
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == "only WebSocket is served here: set transports to websocket in the client"
+
+
+def test_workers_leave_with_a_parent_that_was_killed(server: Process) -> None:
+    running = workers(server)
+    server.stop(signal.SIGKILL)
+    for pid in running:
+        until(lambda pid=pid: gone(pid), "the worker leaves")  # type: ignore[misc]
+
+
+def test_the_port_is_not_shared_with_strangers(server: Process, settings: dict[str, str]) -> None:
+    """Another server of the same user could listen there as well."""
+    settings["port"] = str(server.port)
+    assert refused(**settings) == (
+        3, f"Error: cannot listen on 127.0.0.1 port {server.port}: the port is taken; choose another with --port",
+    )  # fmt: skip
+
+
+def test_what_keeps_a_worker_from_starting_is_said_once(settings: dict[str, str], closed_port: int) -> None:
+    settings["redis_url"] = f"redis://127.0.0.1:{closed_port}/0"
+    status, said = refused(**settings)
+    assert status == 3
+    assert said.startswith("Error: ")
+    assert "--redis-url" in said
+
+
+def test_workers_without_anything_to_share_updates_through_are_refused() -> None:
+    fix = "several processes share updates through Redis; set --redis-url, or run one"
+    assert refused(workers="2") == (2, f"Error: workers 2 (from AUTOMODERATE_WORKERS): {fix}")
+
+
+def refused(**settings: str) -> tuple[int, str]:
+    """The exit status of ``serve``, and the one line it ended with."""
+    result = subprocess.run(
+        [sys.executable, "-m", "automoderate", "serve"], cwd=ROOT, env=environment(**settings),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    (line,) = (line for line in result.stderr.splitlines() if line.startswith("Error: "))
+    return result.returncode, line
