@@ -922,10 +922,8 @@ class Hub:
         if after is None or not history.complete or membership.overflowed:
             yield from self._enter(membership, room.position)
             return
-        end = _order(room.position)
         for update in (*history.updates, *buffered):
-            if _order(after) < _order(update.event_id) <= end:
-                yield Replay(membership.session.sid, update)
+            yield Replay(membership.session.sid, update)
         yield from self._enter(membership, after)
 
     def _enter(self, membership: _Membership, since: str) -> Iterator[Effect]:
