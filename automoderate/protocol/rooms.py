@@ -52,9 +52,10 @@ class _Room:
 
     def take(self, allowance: int, writes: Writes) -> int:
         """Add at most ``allowance`` writes, and those for members ahead of the others; returns how many."""
+        if not self.left and not self.queue:
+            return 0  # everybody who was left has been given it on other occasions
         if not self.left and not self.ahead and len(self.members) <= allowance:
-            if self.queue:
-                writes.append((list(self.members.values()), self._next()))
+            writes.append((list(self.members.values()), self._next()))
             return len(self.members)
         taken = 0 if self.left else self._begin(writes)
         count = min(len(self.left), max(0, allowance - taken))
