@@ -144,7 +144,7 @@ class LiveServer:
 @contextlib.contextmanager
 def running_server(folder: Path, **settings: str) -> Iterator[LiveServer]:
     """A server that runs, and is stopped at the end."""
-    server = LiveServer(folder, **settings)
+    server = LiveServer(folder, None, **settings)
     try:
         server.start()
         yield server
