@@ -111,6 +111,8 @@ def main(
 ) -> None:  # fmt: skip
     """Measure fan-out over real sockets, and print medians and ratios."""
     contenders = [*_known(ADAPTERS, adapters, "adapter"), *_known([*PEERS, FLOOR], peers, "peer")]
+    if json_path is not None and not json_path.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {json_path.parent}", param_hint="--json")
     if not contenders:
         raise click.UsageError("nothing to measure: name an adapter or a peer")
     sizes = QUICK if quick else Sizes()

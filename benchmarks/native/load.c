@@ -299,8 +299,9 @@ static void keep(struct member *m, const char *data, size_t size) {
     if (size) memcpy(m->rest, data, size);
 }
 
-/* Read what has come for one session. Edge-triggered: a buffer that was not filled has taken all there is. */
-static void serve(struct member *m) {
+/* Read what has come for one session. Edge-triggered: a buffer that was not filled has taken all there is, unless the
+ * end, which is another read, has come with it. */
+static void serve(struct member *m, bool ended) {
     ssize_t got;
     do {
         size_t held = m->rest_size, used = 0, taken;
@@ -320,7 +321,7 @@ static void serve(struct member *m) {
         }
         if (held || used < size) keep(m, buffer + used, size - used);
         got += held;
-    } while (got == BUFFER && phase != FAILED);
+    } while ((ended || got == BUFFER) && phase != FAILED);
 }
 
 static void ready(struct member *m, uint32_t events) {
@@ -333,7 +334,8 @@ static void ready(struct member *m, uint32_t events) {
         else if (events & EPOLLOUT)
             send_upgrade(m);
     }
-    if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR) && m->state >= UPGRADING) serve(m);
+    if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR) && m->state >= UPGRADING)
+        serve(m, events & (EPOLLRDHUP | EPOLLHUP));
 }
 
 /* The probe. A question that could not be asked in time, as the last one had no answer, counts from when it was due. */
@@ -353,7 +355,7 @@ static void look_after_probe(void) {
     ask(&ping, send_ping, time);
     ask(&join, send_join, time);
     /* Not only when its turn comes, behind thousands that are ready too. */
-    if (ping.asked || join.asked) serve(&members[probe]);
+    if (ping.asked || join.asked) serve(&members[probe], false);
 }
 
 /* Commands and phases. */

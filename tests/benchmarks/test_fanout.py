@@ -1,0 +1,136 @@
+"""The command: what it takes, what it leaves, and a run of everything at a small size."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+from click.testing import CliRunner
+
+from benchmarks import native, table
+from benchmarks.fanout import main
+from benchmarks.results import Results, Sample
+from benchmarks.scenarios import KINDS, Scenario, Sizes, chosen, fitted
+from benchmarks.servers import ADAPTERS, FLOOR
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--adapters", "tornado"), "no adapter 'tornado': choose of asyncio, uvloop, trio, eventlet, or none"),
+        (("--peers", "tornado"), "no peer 'tornado'"),
+        (("--scenarios", "fast"), "no scenario 'fast': choose of throughput, delay"),
+        (("--members", "0"), "'0' is no list of whole numbers from 1"),
+        (("--rooms", "many"), "'many' is no list of whole numbers from 1"),
+        (("--repeat", "0"), "--repeat"),
+        (("--adapters", "none", "--peers", "none"), "nothing to measure"),
+        (("--json", "/no/such/folder/results.json"), "--json"),
+    ],
+)
+def test_wrong_usage_is_status_2_and_a_line_that_says_what_is_right(arguments: tuple[str, ...], complaint: str) -> None:
+    run = CliRunner().invoke(main, arguments)
+    assert run.exit_code == 2
+    assert complaint in run.output
+
+
+def test_a_small_run_of_every_kind(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    scenarios = ("fanout-5x4", "delay-1x20", "backlog-8", "connect", "memory", "stall")
+    words = (
+        "--members", "20", "--rooms", "1,5", "--adapters", "asyncio", "--peers", "floor",
+        "--scenarios", ",".join(scenarios), "--json", str(path),
+    )  # fmt: skip
+    command = [sys.executable, "-m", "benchmarks.fanout", "--quick", *words]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(path.read_text())
+    assert found["schema"] == 1
+    assert found["command"] == ["python", "-m", "benchmarks.fanout", "--quick", *words]
+    assert {"processor", "cores", "memory", "system", "descriptors"} <= set(found["machine"])
+    assert {"python", "automoderate"} <= set(found["versions"])
+    kinds = {scenario["name"]: scenario["kind"] for scenario in found["scenarios"]}
+    assert set(kinds.values()) == set(KINDS)
+    for name, kind in kinds.items():
+        assert kind_of_sample(found, name, "asyncio") == kind
+        assert f"{name}: " in run.stdout
+    measured = {"throughput", "delay", "backlog"} if native.missing() is None else set()
+    assert {kinds[s["scenario"]] for s in found["samples"] if s["contender"] == "floor"} == measured
+
+
+def kind_of_sample(found: dict[str, Any], scenario: str, contender: str) -> str:
+    """The kind of scenario that a contender's only sample can be of, by the figures it has."""
+    [sample] = [s for s in found["samples"] if (s["scenario"], s["contender"]) == (scenario, contender)]
+    assert sample["round"] == 0
+    if "bytes_each" in sample:
+        assert sample["after"] >= sample["before"] > 0
+        return "memory"
+    assert sample["rate"] > 0
+    assert sample["server_cpu"] >= 0
+    assert sample["load_share"] > 0
+    if "delay" not in sample:
+        assert sample["members"] > 0
+        return "connect"
+    delay = sample["delay"]
+    assert 0 < delay["p50_ms"] <= delay["p99_ms"] <= delay["max_ms"]
+    assert sum(count for _, count in delay["histogram"]) == sample["deliveries"]
+    if "ping" in sample:
+        assert sample["ping"]["count"] > 0
+        assert 0 < sample["join"]["p50_ms"] <= sample["join"]["max_ms"]
+        return "stall"
+    return scenario.partition("-")[0].replace("fanout", "throughput")
+
+
+def test_scenarios_follow_from_the_sizes() -> None:
+    scenarios = {scenario.name: scenario for scenario in Sizes().scenarios()}
+    assert [name for name in scenarios if name.startswith("fanout")] == [
+        "fanout-1x100", "fanout-1x1000", "fanout-1x5000", "fanout-1x10000",
+        "fanout-100x50", "fanout-1000x5", "fanout-5000x1",
+    ]  # fmt: skip
+    assert scenarios["delay-1x1000"].rate == 50
+    assert scenarios["delay-100x50"].layout == (5000, 100)
+    assert scenarios["backlog-64"].step == 64
+    assert scenarios["fanout-1000x5"].step == 1000
+    small = Sizes((40,), (1, 8, 50)).scenarios()
+    assert {scenario.layout for scenario in small} == {(40, 1), (40, 8)}
+
+
+def test_scenarios_are_chosen_by_kind_or_name() -> None:
+    words = ["stall", "fanout-1x100"]
+    assert [scenario.name for scenario in chosen(Sizes().scenarios(), words)] == ["fanout-1x100", "stall-1x10000"]
+
+
+def test_where_there_are_too_few_descriptors_there_are_fewer_members() -> None:
+    [scenario], notes = fitted([Scenario("stall-1x10000", "stall", 10_000)], 1024)
+    assert scenario.members == 824
+    assert notes == ["stall-1x10000 has 824 members: there may be only 1,024 open files (ulimit -n)"]
+    assert fitted([scenario], 1024) == ([scenario], [])
+
+
+def throughput(contender: str, number: int, rate: float, *, limited: bool = False) -> Sample:
+    figures = {"deliveries": 100, "rate": rate, "cost_us": 2.5, "load_limited": limited}
+    return Sample("fanout-1x100", contender, number, figures)
+
+
+def test_the_table_has_medians_their_spread_and_ratios() -> None:
+    results = Results([ADAPTERS[0], FLOOR], [Scenario("fanout-1x100", "throughput", 100)])
+    results.samples += [throughput("asyncio", number, rate) for number, rate in enumerate((90.0, 100.0, 110.0))]
+    results.samples += [throughput("floor", 0, 400.0, limited=True)]
+    _, _, ours, floor = table.render(results).splitlines()
+    assert ours.split()[-4:] == ["100", "2.50", "20%", "0.25"]
+    assert floor.endswith("load generator at its limit")
+
+
+def test_what_failed_is_in_the_table_and_no_figure() -> None:
+    results = Results([FLOOR], [Scenario("fanout-1x100", "throughput", 100)], notes=["trio is left out"])
+    results.samples.append(evolve(throughput("floor", 0, 1.0), figures={"error": "update 2 came again"}))
+    assert results.median("fanout-1x100", "floor", "rate") is None
+    lines = table.render(results).splitlines()
+    assert lines[2].endswith("failed: update 2 came again")
+    assert lines[-1] == "trio is left out"
