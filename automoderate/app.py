@@ -299,7 +299,7 @@ def _protocol_config(settings: Settings) -> Config:
         connect_timeout=settings.connect_timeout,
         allowed_origins=frozenset(settings.cors_origin),
         trusted_proxies=settings.trusted_proxy,
-        node=settings.node or "",
+        node=settings.node,
         # The requests of a client that polls come to whichever worker the kernel chooses.
         transports=frozenset({"polling", "websocket"} if settings.workers == 1 else {"websocket"}),
     )

@@ -15,7 +15,7 @@ class Config:
     """The one path the protocol answers; every other path is the application's."""
     transports: frozenset[str] = frozenset({"polling", "websocket"})
     """How clients may connect."""
-    node: str = ""
+    node: str | None = None
     """The name of this node where several share an address: every session id begins with it and a dot."""
     ping_interval: float = 25.0
     """Pause between a client's pong and the next ping."""

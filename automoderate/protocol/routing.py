@@ -22,7 +22,7 @@ _LOGGER = logging.getLogger("automoderate.protocol.routing")
 class Routing:
     """One node's view. Without a name, ids carry none and nobody can tell."""
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str | None) -> None:
         self.node = node
         self.misrouted = 0
         """Requests so far for sessions of other nodes."""

@@ -105,7 +105,7 @@ def connect(caplog: pytest.LogCaptureFixture) -> Iterator[Connect]:
     assert not [record.getMessage() for record in caplog.get_records("call") if is_complaint(record)]
 
 
-def is_empty(stats: dict[str, int]) -> bool:
+def is_empty(stats: dict[str, float]) -> bool:
     return not any(stats[name] for name in ("sessions", "users", "rooms", "memberships", "jobs"))
 
 

@@ -230,7 +230,7 @@ class Site:
         finally:
             hub.limits = limits
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, float]:
         return self.assembly.realtime.stats(PATIENCE)
 
     def connect(
