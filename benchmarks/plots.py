@@ -16,7 +16,7 @@ import matplotlib as mpl
 from attrs import frozen
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from benchmarks.results import Results
 from benchmarks.scenarios import Scenario
@@ -26,7 +26,7 @@ WIDTH = 9.0  # inches
 TEXT = "#747b85"
 GRID = "#8a919b40"
 COOL = ("#1f7fd6", "#0d8a8a", "#8265d9", "#2c8a3c")
-WARM = ("#c7651a", "#d04a45", "#a8730d", "#c2508c", "#96702f")
+WARM = ("#c3631a", "#d04a45", "#91765f", "#c2508c", "#8c7f00")
 PERCENTILES = (0.5, 0.9, 0.99, 0.999, 0.9999)
 MOST_PERCENTILE = 0.9999
 LABEL_GAP = 13.0  # points between the names of neighbouring lines
@@ -179,6 +179,7 @@ def _delays(results: Results) -> Figure | None:
         axes.set_xticks([1 / (1 - p) for p in shown], [f"{p * 100:g} %" for p in shown])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_minor_locator(NullLocator())
         _name_lines(axes, lines, looks)
     return figure
@@ -237,10 +238,10 @@ def _costs(results: Results) -> Figure | None:
                     f"{cost:.3g}", (cost, row), (7, 0), textcoords="offset points", va="center", color=look.colour,
                     fontsize=9, weight="bold" if look.ours else "normal",
                 )  # fmt: skip
-        low, high = axes.get_xlim()
-        axes.set_xlim(low / 1.3, high * 2.5)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
+    low, high = panels[0].get_xlim()
+    panels[0].set_xlim(low / 1.2, high * 3)  # all of them: the scale is shared, and the largest figure needs room
     _name_rows(panels, contenders, looks)
     return figure
 
@@ -274,10 +275,10 @@ def _memory(results: Results) -> Figure | None:
 
 def _figure(title: str, panels: int, height: float, *, across: bool = False) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    figure.get_layout_engine().set(rect=(0.0, 0.3 / height, 1.0, 1 - 0.32 / height))  # type: ignore[union-attr, call-arg]
+    figure.get_layout_engine().set(rect=(0.0, 0.3 / height, 0.99, 1 - 0.32 / height))  # type: ignore[union-attr, call-arg]
     figure.suptitle(title, x=0.008, ha="left", fontsize=12, weight="bold")
     rows, columns = (1, panels) if across else (panels, 1)
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=across)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=across, sharey=across)
     return figure, list(grid.flat)
 
 
@@ -286,6 +287,7 @@ def _plain_numbers(axes: Axes) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
 
 
 def _name_lines(axes: Axes, lines: Sequence[Line], looks: dict[str, Style]) -> None:
@@ -297,7 +299,7 @@ def _name_lines(axes: Axes, lines: Sequence[Line], looks: dict[str, Style]) -> N
     low, high = axes.transScale.transform([(1, value) for value in axes.get_ylim()])[:, 1]
     ends = [float(axes.transScale.transform((1, line.points[-1][1]))[1]) for line in lines]
     wanted = [(end - low) / (high - low) * height for end in ends]
-    for line, was, place in zip(lines, wanted, _apart(wanted), strict=True):
+    for line, was, place in zip(lines, wanted, apart(wanted), strict=True):
         look = looks[line.contender.name]
         axes.annotate(
             line.contender.title, (right, line.points[-1][1]), (10, place - was), textcoords="offset points",
@@ -306,7 +308,7 @@ def _name_lines(axes: Axes, lines: Sequence[Line], looks: dict[str, Style]) -> N
         )  # fmt: skip
 
 
-def _apart(places: Sequence[float]) -> list[float]:
+def apart(places: Sequence[float]) -> list[float]:
     """The same places at least LABEL_GAP from each other, in the same order, moved as a group about their middle."""
     order = sorted(range(len(places)), key=lambda index: places[index])
     groups: list[list[float]] = []  # centre and number of each

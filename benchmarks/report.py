@@ -38,8 +38,8 @@ class Report:
     @classmethod
     def of(cls, stored: dict[str, Any]) -> Report:
         """From what a result file holds. Raises :exc:`UnreadableResults`."""
-        if stored.get("schema") != SCHEMA:
-            raise UnreadableResults(f"its schema is {stored.get('schema')!r}, and {SCHEMA} is read here; run it again")
+        if stored["schema"] != SCHEMA:
+            raise UnreadableResults(f"its schema is {stored['schema']!r}, and {SCHEMA} is read here; run it again")
         names = [field.name for field in fields(Scenario)]
         results = Results(
             [Contender(c["name"], c["title"], c["kind"], tuple(c["command"])) for c in stored["contenders"]],
@@ -55,7 +55,7 @@ class Report:
         """From a result file. Raises :exc:`UnreadableResults`."""
         try:
             return cls.of(json.loads(path.read_text()))
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise UnreadableResults(f"no result of benchmarks.fanout: {error!r}") from error
 
     @property
