@@ -11,8 +11,10 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
 from attrs import define, field
 
+from automoderate import server as server_module
 from automoderate.core.hub import Limits
 from automoderate.testing import Client, Faults, Received, Simulation, TransportName
 
@@ -25,6 +27,12 @@ LIMITS = Limits(
 FAULTS = Faults(max_delay=0.3, cut=0.3, max_job_time=0.8, job_failure=0.05)
 NOTICE = LIMITS.recheck_interval + 40.0
 """Seconds after which somebody who lost access must have been told, failed re-checks included."""
+
+
+@pytest.fixture(autouse=True)
+def _small_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few writes a turn that rooms of fifty are served in three slices, between which everything else goes on."""
+    monkeypatch.setattr(server_module, "WRITES_PER_TURN", 24)
 
 
 @define(eq=False)
