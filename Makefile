@@ -28,7 +28,7 @@ test: $(READY)  ## Run every test, in a real browser too
 	$(BIN)/coverage run -m pytest $(PURE)
 	$(BIN)/coverage report --include='automoderate/core/*,automoderate/protocol/*,automoderate/server.py,automoderate/backplane/memory.py' \
 		--fail-under=100 --skip-covered --show-missing
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(PURE))
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(PURE))
 
 check: $(READY)  ## Lint, types, import rules, generated pages
 	$(BIN)/ruff check .
