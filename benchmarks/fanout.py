@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from benchmarks.scenarios import KINDS, QUICK, Scenario, Sizes, chosen, fitted
 from benchmarks.servers import ADAPTERS, FLOOR, Contender
 from benchmarks.world import World
 
-SECONDS, LONG, REPEAT = 1.0, 3.0, 3
-QUICK_SECONDS, QUICK_LONG, QUICK_REPEAT = 0.4, 1.0, 1
+SECONDS, LONG, REPEAT, BUDGET = 1.0, 3.0, 3, 19 * 60.0
+QUICK_SECONDS, QUICK_LONG, QUICK_REPEAT, QUICK_BUDGET = 0.3, 0.6, 1, 85.0
+"""Seconds of a run at full speed and of one at a fixed rate, runs of each, and seconds after which none is begun."""
 
 Names = tuple[str, ...]
 
@@ -77,11 +79,12 @@ def _measure(contenders: list[Contender], scenarios: list[Scenario], repeat: int
         notes.append(f"the load generator is the slow one in Python: {native.missing()}")
     results = Results(present, fitting, notes=[*notes, *smaller, *alone])
     progress = Progress(Run.steps(fitting, present, repeat))
-    seconds, long = (QUICK_SECONDS, QUICK_LONG) if quick else (SECONDS, LONG)
+    seconds, long, budget = (QUICK_SECONDS, QUICK_LONG, QUICK_BUDGET) if quick else (SECONDS, LONG, BUDGET)
+    deadline = time.monotonic() + budget
     with tempfile.TemporaryDirectory(prefix="automoderate-benchmarks-") as folder:
         world = World.make(Path(folder), [scenario.layout for scenario in fitting])
         try:
-            Run(results, world, cores, repeat, seconds, long, progress).run()
+            Run(results, world, cores, repeat, seconds, long, deadline, progress).run()
         finally:
             progress.close()
     return results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def _costs(done: Connected | Measured, server_cpu: float, number: int) -> dict[s
 @define(eq=False)
 class Run:
     """One run of everything that was chosen. ``seconds`` is what one throughput run should last, ``long`` one at a
-    fixed rate."""
+    fixed rate. Nothing is begun when ``deadline``, on the monotonic clock, has passed; a note says what is missing."""
 
     results: Results
     world: World
@@ -137,6 +138,7 @@ class Run:
     repeat: int
     seconds: float
     long: float
+    deadline: float
     progress: Progress
     _sites: dict[str, Site] = field(factory=dict)
     """The servers that are up, by their contenders' names."""
@@ -164,14 +166,26 @@ class Run:
         measured = [scenario for scenario in scenarios if scenario.kind not in ("connect", "memory")]
         for number in range(self.repeat if start else 1):
             for contender in self.results.contenders:
-                self._close(contender.name)
-                self._open(contender, scenarios[0], start, number)
+                if self._in_time(contender.name, start or [scenarios[0]]):
+                    self._close(contender.name)
+                    self._open(contender, scenarios[0], start, number)
         for scenario in measured:
             for number in range(self.repeat):
                 for name in [contender.name for contender in self.results.contenders if contender.name in self._sites]:
-                    self._measure(name, scenario, number)
+                    if self._in_time(name, [scenario]):
+                        self._measure(name, scenario, number)
         for name in list(self._sites):
             self._close(name)
+
+    def _in_time(self, name: str, scenarios: Sequence[Scenario]) -> bool:
+        """Whether there is time for another run; where there is not, note whose and of what."""
+        if time.monotonic() < self.deadline:
+            return True
+        what = ", ".join(scenario.name for scenario in scenarios)
+        note = f"{what}: no time was left for {name}, or not for every repetition"
+        if note not in self.results.notes:
+            self.results.notes.append(note)
+        return False
 
     def _open(self, contender: Contender, layout: Scenario, start: Sequence[Scenario], number: int) -> None:
         """Start a server and connect everybody, which is a sample of its own where it was asked for."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from click.testing import CliRunner
 
 from benchmarks import native, table
 from benchmarks.fanout import main
+from benchmarks.progress import Progress
 from benchmarks.results import Results, Sample
+from benchmarks.run import Cores, Run
 from benchmarks.scenarios import KINDS, Scenario, Sizes, chosen, fitted
 from benchmarks.servers import ADAPTERS, FLOOR
+from benchmarks.world import World
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,3 +138,12 @@ def test_what_failed_is_in_the_table_and_no_figure() -> None:
     lines = table.render(results).splitlines()
     assert lines[2].endswith("failed: update 2 came again")
     assert lines[-1] == "trio is left out"
+
+
+def test_when_time_is_up_nothing_is_begun_and_a_note_says_so(tmp_path: Path) -> None:
+    scenario = Scenario("fanout-1x2", "throughput", 2)
+    results = Results([FLOOR], [scenario])
+    world = World(tmp_path, ["session=signed"], 2)
+    Run(results, world, Cores(None, None), 1, 1.0, 1.0, time.monotonic() - 1, Progress(1)).run()
+    assert results.samples == []
+    assert results.notes == ["fanout-1x2: no time was left for floor, or not for every repetition"]
