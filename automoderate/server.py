@@ -380,14 +380,16 @@ class Server:
     def _emit(self, effect: hub.Emit, now: float) -> None:
         if effect.event == "error":
             self._counters[f"errors_{effect.data['code']}_total"] += 1
-        self._wire.emit(self._clients[effect.sid], effect.event, effect.data, now=now)
+        self._send(effect.sid, event_packet(effect.event, object_text(effect.data)), now)
 
     def _acknowledge(self, effect: hub.Acknowledge, now: float) -> None:
         self._wire.acknowledge(self._clients[effect.sid], effect.ack, (effect.data,), now)
 
     def _replay(self, effect: hub.Replay, now: float) -> None:
-        packet = event_packet(effect.update.event, effect.update.text)
-        self._wire.send_encoded(self._clients[effect.sid], Encoded(packet, text_frame(packet)), now)
+        self._send(effect.sid, event_packet(effect.update.event, effect.update.text), now)
+
+    def _send(self, sid: str, packet: str, now: float) -> None:
+        self._wire.send_encoded(self._clients[sid], Encoded(packet, text_frame(packet)), now)
 
     def _enter(self, effect: hub.Enter, now: float) -> None:
         self._rooms_of.setdefault(effect.sid, []).append(effect.room)

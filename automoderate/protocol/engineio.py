@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 
 from automoderate.protocol import websocket
+from automoderate.protocol.broadcast import object_text
 from automoderate.protocol.config import Config
 from automoderate.protocol.events import (
     AppBody,
@@ -595,13 +596,13 @@ class EngineServer:
         return session
 
     def _open_packet(self, session: Session) -> str:
-        return encode(Kind.OPEN, json.dumps({
+        return encode(Kind.OPEN, object_text({
             "sid": session.sid,
             "upgrades": ["websocket"] if session.transport == "polling" else [],
             "pingInterval": round(self.config.ping_interval * 1000),
             "pingTimeout": round(self.config.ping_timeout * 1000),
             "maxPayload": self.config.max_payload,
-        }, separators=(",", ":")))  # fmt: skip
+        }))  # fmt: skip
 
     def _on_packet(self, session: Session, kind: Kind, data: str | bytes, now: float) -> None:
         """One packet of an open session. What only servers send is ignored, as the reference server does."""

@@ -7,6 +7,7 @@ never parses a byte of the wire.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
@@ -41,14 +42,29 @@ class Request:
 
     query: dict[str, str] = field(factory=dict, eq=False)
     """The query's parameters, the first of each name."""
+    _values: dict[str, str] = field(init=False, eq=False, repr=False)
+
+    @_values.default
+    def _join_values(self) -> dict[str, str]:
+        return joined(self.headers)
 
     def header(self, name: str) -> str | None:
         """The value of a header, several of one name joined with ", "; None where it is absent.
 
         Cookies are joined with "; ": a proxy that speaks HTTP/2 to browsers may get and pass on one header for each.
         """
-        values = [value for key, value in self.headers if key == name]
-        return ("; " if name == "cookie" else ", ").join(values) if values else None
+        return self._values.get(name)
+
+
+def joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The value of each header, as ``Request.header`` has it."""
+    values: dict[str, str] = {}
+    for name, value in headers:
+        if name in values:
+            values[name] += ("; " if name == "cookie" else ", ") + value
+        else:
+            values[name] = value
+    return values
 
 
 class CloseReason(enum.Enum):

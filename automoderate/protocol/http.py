@@ -22,7 +22,7 @@ import h11
 from attrs import define
 
 from automoderate.protocol.config import Config
-from automoderate.protocol.events import Request
+from automoderate.protocol.events import Request, joined
 from automoderate.protocol.outbox import Outbox
 from automoderate.protocol.outputs import Peer, Transport
 from automoderate.protocol.proxies import viewpoint
@@ -364,9 +364,6 @@ class HttpServer:
 def request_of(event: h11.Request, peer: Peer, config: Config) -> Request:
     """The request head h11 has parsed, seen from the client's side of any trusted proxy."""
     headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers)
-    named: dict[str, str] = {}
-    for name, value in headers:
-        named[name] = f"{named[name]},{value}" if name in named else value
     target = event.target.decode("latin-1")
     raw = target
     if not raw.startswith("/"):
@@ -375,7 +372,7 @@ def request_of(event: h11.Request, peer: Peer, config: Config) -> Request:
     query: dict[str, str] = {}
     for name, value in parse_qsl(query_string, keep_blank_values=True):
         query.setdefault(name, value)
-    view = viewpoint(peer, named, config.trusted_proxies)
+    view = viewpoint(peer, joined(headers), config.trusted_proxies)
     return Request(
         method=event.method.decode("latin-1"),
         target=target,

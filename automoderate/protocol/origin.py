@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from automoderate.protocol.events import Request
@@ -58,6 +59,7 @@ def preflight_headers(request: Request) -> Headers:
     ]
 
 
+@lru_cache(maxsize=256)  # nearly every page is one of ours
 def _origin(text: str) -> tuple[str, str, int] | None:
     """Scheme, host and port of an origin, the port spelt out; None where it is none (``null``, nonsense)."""
     try:

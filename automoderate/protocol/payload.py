@@ -1,8 +1,8 @@
 """Engine.IO packets and polling payloads.
 
-Encoding is python-engineio's. Its decoder is not used on what peers send: it reads every message that looks like
-JSON as JSON, so that ``4{"a": 1}`` would not come out as the text that was sent, refuses more than sixteen packets a
-payload, and skips what is not base64 in binary packets.
+Base64 and the packet types are python-engineio's. Its decoder is not used on what peers send: it reads every message
+that looks like JSON as JSON, so that ``4{"a": 1}`` would not come out as the text that was sent, refuses more than
+sixteen packets a payload, and skips what is not base64 in binary packets.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _KINDS = {str(int(kind)): kind for kind in Kind}
 
 def encode(kind: Kind, data: str = "") -> str:
     """A text packet."""
-    return str(packet.Packet(int(kind), data).encode())
+    return f"{kind.value}{data}"
 
 
 def decode(raw: str | bytes) -> tuple[Kind, str | bytes]:

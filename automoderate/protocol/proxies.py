@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from attrs import frozen
@@ -54,6 +55,7 @@ def _trusted(address: IPv4Address | IPv6Address, networks: Networks) -> bool:
     return any(address in network for network in networks)
 
 
+@lru_cache(maxsize=1024)  # behind a proxy the peer is always the same
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
     """An address, perhaps with a port (``192.0.2.1:80``, ``[::1]:80``); an IPv4-mapped one counts as IPv4."""
     text = text.strip()
