@@ -11,8 +11,9 @@ import re
 import sys
 import time
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from attrs import define, field
@@ -106,7 +107,7 @@ class Session(asyncio.Protocol):
         if data[0] == 0x81:
             self._take_text(data[begin : begin + length], received)
         elif data[0] == 0x8A:
-            self.load.ping.answered(received)
+            self.load.ping.answered(received, self.load.began)
         elif data[0] == 0x89:
             self.send("", 0xA)
         else:
@@ -124,7 +125,7 @@ class Session(asyncio.Protocol):
             self.join()
         elif text.startswith(b'42["joined_project"'):
             if self.joined:
-                self.load.rejoin.answered(received)
+                self.load.rejoin.answered(received, self.load.began)
             else:
                 self.joined = True
                 self.load.has_joined(received)
@@ -145,32 +146,25 @@ class Session(asyncio.Protocol):
 
 @define
 class Question:
-    """One of the probe's two questions. One that could not be asked in time, as the last had no answer, counts from
-    when it was due."""
+    """One of the probe's two questions, asked at fixed times whether or not the last one has been answered."""
 
-    interval: float = 0.0
-    asked: int = 0
-    """When, in nanoseconds; 0 while no answer is awaited."""
     delays: Histogram = field(factory=Histogram)
-    _free: asyncio.Event = field(factory=asyncio.Event)
+    _asked: deque[int] = field(factory=deque)
+    """When, in the order of the answers."""
 
-    def answered(self, received: int) -> None:
-        if self.asked:
-            self.delays.note(received - self.asked)
-            self.asked = 0
-            self._free.set()
+    def answered(self, received: int, began: int) -> None:
+        """Note the delay of an answer, unless the question was asked before the measurement began."""
+        if self._asked and (asked := self._asked.popleft()) >= began:
+            self.delays.note(received - asked)
 
-    async def keep_asking(self, ask: Callable[[], None]) -> None:
-        """Ask again every ``interval`` seconds."""
+    async def keep_asking(self, ask: Callable[[], None], interval: float) -> None:
+        """Ask every ``interval`` seconds."""
         due = time.monotonic_ns()
-        while self.interval:
-            await asyncio.sleep((due - time.monotonic_ns()) / 1e9)
-            now = time.monotonic_ns()
-            self.asked = now if now - due < self.interval * 1e9 else due
-            due = self.asked + int(self.interval * 1e9)
-            self._free.clear()
+        while True:
+            await asyncio.sleep(max(0.0, (due - time.monotonic_ns()) / 1e9))
+            self._asked.append(time.monotonic_ns())
             ask()
-            await self._free.wait()
+            due += int(interval * 1e9)
 
 
 class Load:
@@ -178,7 +172,9 @@ class Load:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self.ping = self.rejoin = Question()
+        self.ping = Question()
+        self.rejoin = Question()
+        self.began = 0  # in nanoseconds
         self._sessions: list[Session] = []
         self._probe: Session | None = None
         self._failed = ""
@@ -228,7 +224,7 @@ class Load:
         self._deliveries = 0
         self._first = 0
         self._delays = Histogram()
-        self._progress = time.monotonic_ns()
+        self.began = self._progress = time.monotonic_ns()
         self._cpu = time.process_time()
 
     async def _connect(self, inflight: int) -> None:
@@ -253,14 +249,21 @@ class Load:
         for session in self._sessions:
             session.target += updates
         self._pending = len(self._sessions)
-        self.ping, self.rejoin = Question(intervals[0]), Question(intervals[1])
+        self.ping.delays, self.rejoin.delays = Histogram(), Histogram()
         self._begin()
         say({"ready": True})
         async with asyncio.TaskGroup() as asking:
             tasks = []
             if (probe := self._probe) is not None:
-                tasks.append(asking.create_task(self.ping.keep_asking(lambda: probe.send("", 9))))
-                tasks.append(asking.create_task(self.rejoin.keep_asking(probe.join)))
+                questions: tuple[tuple[Question, Callable[[], None]], ...] = (
+                    (self.ping, partial(probe.send, "", 9)),
+                    (self.rejoin, probe.join),
+                )
+                tasks = [
+                    asking.create_task(question.keep_asking(ask, interval))
+                    for (question, ask), interval in zip(questions, intervals, strict=True)
+                    if interval
+                ]
             await self._wait(patience)
             for task in tasks:
                 task.cancel()

@@ -41,6 +41,7 @@
 #include <unistd.h>
 
 enum { BATCH = 64, BUFFER = 1 << 18, LINGER_NS = 20000000, CONNECT_PATIENCE_S = 60 };
+enum { UNANSWERED = 4096 }; /* questions at most */
 enum { SUB = 64, BUCKETS = 64 * SUB }; /* of a histogram: 64 to each power of two, so within 1.6 % */
 #define SECOND 1000000000LL
 
@@ -62,9 +63,11 @@ struct histogram {
     int64_t counts[BUCKETS], max;
 };
 
-/* One of the probe's two questions, asked again and again. */
+/* One of the probe's two questions, asked at fixed times whether or not the last one has been answered. */
 struct question {
-    int64_t interval, due, asked; /* asked is 0 while no answer is awaited */
+    int64_t interval, due;
+    int64_t asked[UNANSWERED]; /* when, in the order of the answers; number n is at n % UNANSWERED */
+    size_t asked_count, answered_count;
     struct histogram delays;
 };
 
@@ -220,10 +223,11 @@ static void take_update(struct member *m, const char *text, const char *end, int
     if (++m->next == m->target) done++;
 }
 
+/* What was asked before the measurement began does not count. */
 static void answered(struct question *q, int64_t received) {
-    if (!q->asked) return;
-    note(&q->delays, received - q->asked);
-    q->asked = 0;
+    if (q->answered_count == q->asked_count) return;
+    int64_t asked = q->asked[q->answered_count++ % UNANSWERED];
+    if (asked >= began) note(&q->delays, received - asked);
 }
 
 static void take_joined(struct member *m, int64_t received) {
@@ -338,13 +342,13 @@ static void ready(struct member *m, uint32_t events) {
         serve(m, events & (EPOLLRDHUP | EPOLLHUP));
 }
 
-/* The probe. A question that could not be asked in time, as the last one had no answer, counts from when it was due. */
+/* The probe. */
 
 static void ask(struct question *q, void (*send_it)(struct member *), int64_t time) {
-    if (!q->interval || q->asked || time < q->due) return;
-    q->asked = time - q->due < q->interval ? time : q->due;
+    if (!q->interval || time < q->due || q->asked_count - q->answered_count == UNANSWERED) return;
+    q->asked[q->asked_count++ % UNANSWERED] = time;
     send_it(&members[probe]);
-    q->due = q->asked + q->interval;
+    q->due += q->interval;
 }
 
 static void send_ping(struct member *m) { send_frame(m, 9, ""); }
@@ -355,7 +359,13 @@ static void look_after_probe(void) {
     ask(&ping, send_ping, time);
     ask(&join, send_join, time);
     /* Not only when its turn comes, behind thousands that are ready too. */
-    if (ping.asked || join.asked) serve(&members[probe], false);
+    if (ping.interval || join.interval) serve(&members[probe], false);
+}
+
+static void begin_asking(struct question *q, double milliseconds) {
+    memset(&q->delays, 0, sizeof q->delays);
+    q->interval = milliseconds * 1e6;
+    q->due = now();
 }
 
 /* Commands and phases. */
@@ -375,11 +385,8 @@ static void begin_measuring(int64_t updates, double seconds, double ping_ms, dou
     deliveries = first_sent = last_receipt = 0;
     done = probe ? 1 : 0;
     memset(&delays, 0, sizeof delays);
-    memset(&ping, 0, sizeof ping);
-    memset(&join, 0, sizeof join);
-    ping.due = join.due = now();
-    ping.interval = ping_ms * 1e6;
-    join.interval = join_ms * 1e6;
+    begin_asking(&ping, ping_ms);
+    begin_asking(&join, join_ms);
     for (size_t i = 0; i < count; i++)
         if (!probe || i != probe) members[i].target += updates;
     patience = seconds * SECOND;
