@@ -132,8 +132,8 @@ def build(settings: Settings) -> Assembly:
     adapter = _load_adapter(settings)
     mounted = _mounted_application(settings)
     secret_key = _secret_key(settings, mounted)
-    database = _open_database(settings, make=True)
     backplane = _backplane(settings)
+    database = _open_database(settings, make=True)
     realtime = Realtime()
     application, signer = _assemble_web(database, realtime, mounted, secret_key)
     server = Server(

@@ -53,6 +53,7 @@ def test_an_update_is_numbered_by_time_and_sequence(wall: Wall) -> None:
     assert first.event_id == "1000000-1"  # 1000000-0 is where the history began
     assert [second.event_id, third.event_id, other.event_id] == ["1000007-0", "1000007-1", "1000007-0"]
     assert first == Update(P, "stats_update", '{"total":1,"event_id":"1000000-1"}', "1000000-1")
+    assert first.data == {"total": 1, "event_id": "1000000-1"}
 
 
 def test_ids_rise_though_the_clock_steps_back(wall: Wall) -> None:

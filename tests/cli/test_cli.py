@@ -155,6 +155,19 @@ def test_check_config_names_every_problem(folder: Path) -> None:
 # serve --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("flags", [(), ("--check-config",)])
+def test_a_redis_that_is_away_is_one_line(folder: Path, closed_port: int, flags: tuple[str, ...]) -> None:
+    where = f"redis://127.0.0.1:{closed_port}/0"
+    given = where.replace("//", "//ann:hush@")
+    result = invoke("serve", *flags, "--redis-url", given, SECRET_KEY=SECRET)
+    assert result.exit_code == 3
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"Error: cannot use Redis at {where}: ")
+    assert line.endswith("; see --redis-url")
+    assert "hush" not in result.output
+    assert list(folder.iterdir()) == []
+
+
 def test_serve_refuses_what_cannot_start_in_one_line(folder: Path) -> None:
     (folder / "broken_app.py").write_text("raise RuntimeError('no\\nconfiguration')\nimport os")
     (folder / "number_app.py").write_text("app = 5")

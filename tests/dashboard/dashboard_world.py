@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 
 from automoderate.adapters import ServerStopped
 from automoderate.backplane.memory import MemoryBackplane
+from automoderate.backplane.redis import RedisBackplane
 from automoderate.core.hub import AccessChanged, Input, LoggedOut
 from automoderate.directory import accounts
 from automoderate.directory.database import Database
@@ -32,7 +33,7 @@ class StubServer:
     """Stands where the real server would: on the far side of ``Realtime``."""
 
     draining: bool = False
-    backplane: MemoryBackplane = Factory(MemoryBackplane)
+    backplane: MemoryBackplane | RedisBackplane = Factory(MemoryBackplane)
     published: list[tuple[str, str, dict[str, Any]]] = Factory(list)
     announced: list[tuple[str | None, str | None]] = Factory(list)
     logged_out_users: list[str] = Factory(list)

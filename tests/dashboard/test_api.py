@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client, TestResponse
 
+from automoderate.backplane import redis
 from automoderate.dashboard import api, create_api_app
 from automoderate.dashboard.services import CONTROL_SUBJECT, control_serializer
 from automoderate.directory import accounts
@@ -122,6 +124,35 @@ def test_a_server_that_does_not_run_is_never_success(world: World) -> None:
     assert _failed(_publish(world)) == (503, "unavailable")
     world.handle.stopped = True
     assert _failed(_publish(world)) == (503, "unavailable")
+
+
+@pytest.fixture
+def cut_off(world: World, closed_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """One of several nodes, whose Redis is away."""
+    monkeypatch.setattr(redis, "PATIENCE", 0.0)
+    world.realtime.unbind()
+    world.server.backplane = redis.RedisBackplane(f"redis://127.0.0.1:{closed_port}/0")
+    world.bind()
+    yield world
+    world.realtime.unbind()
+
+
+def test_a_node_that_is_cut_off_from_the_others_claims_no_success(cut_off: World) -> None:
+    answer = _publish(cut_off)
+    assert _failed(answer) == (503, "unavailable")
+    assert answer.headers["Retry-After"] == "5"
+    announced = _announce(cut_off, {"user_id": "u1", "logged_out": True}, Authorization=_token())
+    assert _failed(announced) == (503, "unavailable")
+    assert cut_off.server.logged_out_users == ["u1"]  # its own sessions end all the same
+
+
+def test_a_node_that_is_cut_off_from_the_others_is_not_ready(cut_off: World, client: FlaskClient) -> None:
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    checks = {"database": "ok", "realtime": "cut off from the other nodes"}
+    assert answer.json == {"status": "unavailable", "checks": checks}
+    assert client.get("/health").status_code == 200
+    assert _metrics(client)["automoderate_backplane_up"] == ("gauge", 0)
 
 
 def test_a_server_that_does_not_answer_is_never_success(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,7 @@ def test_what_nobody_would_take_is_not_published(node: Node) -> None:
 
 def test_announcements_reach_the_other_nodes_and_not_their_own(new_node: NewNode, server: RedisServer) -> None:
     near, far = new_node(), new_node()
-    said = [AccessChanged("u", "p"), AccessChanged(None, "p"), LoggedOut("u")]
+    said: list[AccessChanged | LoggedOut] = [AccessChanged("u", "p"), AccessChanged(None, "p"), LoggedOut("u")]
     with server.client() as client:
         client.xadd("automoderate:control", {"said": '{"what":"logged_out"}'})
         client.xadd("automoderate:control", {"said": '{"what":"logged_out","node":"x","user_id":1}'})
