@@ -678,7 +678,8 @@ class Hub:
             self._buffer(membership, update)
         if self._advance(room, update.event_id) and room.live:
             yield Broadcast(room_name(room.project_id), update)
-        yield from self._admit_waiting(room, now)
+        if room.catching_up:
+            yield from self._admit_waiting(room, now)
 
     def _on_passed(self, item: Passed, now: float) -> Iterator[Effect]:
         room = self._rooms.get(item.project_id)
@@ -885,8 +886,10 @@ class Hub:
 
     def _advance(self, room: _Room, event_id: str) -> bool:
         """The backplane has come to this id; whether that is news."""
-        room.heard = max(room.heard, event_id, key=_order)
-        if room.position is None or _order(event_id) <= _order(room.position):
+        place = _order(event_id)
+        if place > _order(room.heard):
+            room.heard = event_id
+        if room.position is None or place <= _order(room.position):
             return False
         room.position = event_id
         return True
