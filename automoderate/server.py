@@ -11,6 +11,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from automoderate.core import hub
@@ -270,8 +271,10 @@ class Server:
 
     # Protocol events to hub inputs
 
-    def _credential(self, request: Request) -> str | None:
-        return self._directory.session_cookie(request.header("cookie"))
+    def _credential(self, request: Request) -> bytes | None:
+        """What tells one session cookie from another, and is kept of each: a digest, as the cookie is kept already."""
+        value = self._directory.session_cookie(request.header("cookie"))
+        return None if value is None else blake2b(value.encode(), digest_size=16).digest()
 
     def _pump(self, now: float) -> None:
         while (event := self._wire.next_event()) is not None:

@@ -93,7 +93,9 @@ class Database:
     def engine(self) -> Engine:
         """The SQLAlchemy engine. Raises :exc:`DatabaseUnavailable` where the driver is not installed."""
         options: dict[str, Any] = {
-            "pool_size": self._pool_size, "max_overflow": 4, "pool_timeout": 10.0, "pool_pre_ping": True,
+            "pool_size": self._pool_size, "max_overflow": 4, "pool_timeout": 10.0,
+            "pool_use_lifo": True,  # the connection that was used last has what is asked for in its cache
+            "pool_pre_ping": not self._is_sqlite,  # a file is not away
             "hide_parameters": True,  # errors go to the log, and parameters are keys and password hashes
         }  # fmt: skip
         if self.read_only:

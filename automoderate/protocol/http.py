@@ -82,7 +82,8 @@ class Connection:
     """One TCP connection. Adapters use ``transport`` and ``write``; the rest belongs to the protocol."""
 
     transport: Transport
-    peer: Peer
+    peer: Peer | None
+    """The other end; forgotten with the last HTTP request, as thousands of WebSockets are idle."""
     write: Callable[[bytes], int]
     """``transport.write``, or what an adapter puts there while the kernel buffer is full."""
     http: h11.Connection | None
@@ -175,6 +176,7 @@ class HttpServer:
             self.reject(connection, error.error_status_hint, now)
             return Signal.FAILED
         if isinstance(event, h11.Request):
+            assert connection.peer is not None, "a WebSocket reads no requests"
             # h11 minds the limit only while the head is incomplete, which depends on how TCP cut it.
             if len(event.target) + sum(len(name) + len(value) + 4 for name, value in event.headers) > MAX_HEAD:
                 self.reject(connection, 431, now)
@@ -286,7 +288,7 @@ class HttpServer:
         parser = connection.http
         assert parser is not None
         self._send(connection, parser, h11.InformationalResponse(status_code=101, headers=list(headers)))
-        connection.http = connection.request = None
+        connection.http = connection.request = connection.peer = None
         connection.use = Use.WEBSOCKET
         self.timers.cancel(connection)
         return parser.trailing_data[0]
