@@ -19,6 +19,7 @@ from automoderate.protocol.outputs import Driver, Job, Peer
 T = TypeVar("T")
 Call = Callable[[float], object]
 
+CALLS = 64  # calls from other threads that are run between two looks at the sockets
 BACKLOG = 2048  # after a restart every client comes back within a second or two
 CLOSE_TIMEOUT = 30.0  # seconds a peer has to take the rest of what was written before its connection was closed
 HIGH_WATER = 64 * 1024  # bytes waiting for one peer before it counts as slow
@@ -211,9 +212,11 @@ class Inbox:
         drop(ServerStopped("the server is not running any more"))
 
     def run(self, now: float) -> None:
-        """Run what has been put so far; on the runtime's thread."""
+        """Run what has been put so far, or the first of it and the rest soon; on the runtime's thread."""
         with self._lock:
-            calls, self._calls = self._calls, deque()
+            calls = [self._calls.popleft() for _ in range(min(len(self._calls), CALLS))]
+            if self._calls:
+                self._wake()
         for call, _ in calls:
             try:
                 call(now)

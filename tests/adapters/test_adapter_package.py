@@ -15,7 +15,7 @@ from adapter_kit import PATIENCE, Peerside, Script
 
 from automoderate import adapters
 from automoderate.adapters import MissingExtra, ServerStopped
-from automoderate.adapters._shared import Inbox, Workers, peer_of
+from automoderate.adapters._shared import CALLS, Inbox, Workers, peer_of
 from automoderate.protocol.outputs import Driver
 
 
@@ -106,6 +106,18 @@ def test_a_connection_that_is_reset_before_anyone_looked_has_no_address() -> Non
 
 
 class TestInbox:
+    def test_a_crowd_of_calls_is_run_in_turns(self) -> None:
+        wakes: list[None] = []
+        ran: list[int] = []
+        inbox = Inbox(lambda: wakes.append(None))
+        for number in range(2 * CALLS + 1):
+            inbox.post(lambda now, number=number: ran.append(number))  # type: ignore[misc]
+        for turn in range(1, 4):
+            assert len(wakes) == turn
+            inbox.run(0.0)
+            assert ran == list(range(min(turn * CALLS, 2 * CALLS + 1)))
+        assert len(wakes) == 3
+
     def test_one_wake_up_for_all_that_waits(self) -> None:
         wakes: list[None] = []
         inbox = Inbox(lambda: wakes.append(None))
