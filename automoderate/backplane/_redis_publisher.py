@@ -38,6 +38,8 @@ log = logging.getLogger("automoderate.redis")
 BATCH = 128
 """Updates sent before their answers are read."""
 BATCH_BYTES = 1024 * 1024
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+"""Bytes of updates that wait to be sent."""
 _TRIM_CHANCE = 1 / 64
 """How often a publication also drops what is too old in its stream; what is too many is dropped each time."""
 
@@ -58,7 +60,7 @@ class Publisher:
     A project's stream keeps its newest ``entries`` updates (not exactly, and never fewer than 100), for ``max_age``
     seconds. While Redis is away an update waits for up to ``patience`` seconds; with ``persistent`` it is tried again
     within that time also where it may have been stored already, and then is in the stream twice. At most
-    ``max_waiting`` updates wait. The futures fail with BackplaneUnavailable.
+    ``max_waiting`` updates, and 64 MiB of them, wait. The futures fail with BackplaneUnavailable.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Publisher:
         self._threading = real(threading)
         self._changed: threading.Condition = self._threading.Condition()
         self._waiting: deque[_Item] = deque()
+        self._waiting_bytes = 0
         self._under_way = 0
         self._chores: list[Command] = []
         self._thread: threading.Thread | None = None
@@ -121,7 +124,7 @@ class Publisher:
             self._closed = True
             self._changed.notify_all()
             done = self._changed.wait_for(lambda: not self.waiting, timeout)
-            abandoned, self._waiting = list(self._waiting), deque()
+            abandoned, self._waiting, self._waiting_bytes = list(self._waiting), deque(), 0
             self._patience = 0.0  # nor is what is under way tried again
         self._fail(abandoned, "publishing was stopped")
         if self._thread is not None:
@@ -138,11 +141,12 @@ class Publisher:
         item = _Item(commands, size, time.monotonic() + self._patience, future)
         with self._changed:
             refusal = "publishing was stopped" if self._closed else ""
-            if len(self._waiting) >= self._max_waiting:
+            if len(self._waiting) >= self._max_waiting or self._waiting_bytes + size > MAX_WAITING_BYTES:
                 refusal = f"{len(self._waiting)} others wait to be published"
             if not refusal:
                 self._start()
                 self._waiting.append(item)
+                self._waiting_bytes += size
                 self._changed.notify_all()
         if refusal:
             self._fail([item], refusal)
@@ -190,6 +194,7 @@ class Publisher:
             while self._waiting and len(batch) < BATCH and size < BATCH_BYTES:
                 batch.append(self._waiting.popleft())
                 size += batch[-1].size
+            self._waiting_bytes -= size
             self._under_way = len(batch)
             return batch
 
@@ -239,11 +244,13 @@ class Publisher:
             unsettled = []
         with self._changed:
             self._waiting.extendleft(reversed(unsettled))
+            self._waiting_bytes += sum(item.size for item in unsettled)
             if not self._patience:
                 now = math.inf
             overdue = []
             while self._waiting and self._waiting[0].expires <= now:
                 overdue.append(self._waiting.popleft())
+                self._waiting_bytes -= overdue[-1].size
             self._settled()
         self._fail(overdue, error)
 

@@ -11,6 +11,7 @@ import threading
 import time
 from typing import Any
 
+from automoderate.adapters._shared import real
 from automoderate.backplane._redis_entries import Entry, fields, node_stream
 from automoderate.backplane._redis_link import Command
 
@@ -27,7 +28,7 @@ class Pulse:
 
     def __init__(self, node: str) -> None:
         self.key = node_stream(node)
-        self.forgotten = threading.Event()
+        self.forgotten: threading.Event = real(threading).Event()
         """Set when Redis has lost what it was told: it was flushed, or came back without its data."""
         self._previous: str | None = None
         self._due = 0.0

@@ -199,10 +199,11 @@ class Reader:
         waiting: list[str | int] = [] if block is None else ["BLOCK", block]
         (answer,) = self._link.call(("XREAD", "COUNT", READ_COUNT, *waiting, "STREAMS", *keys, *ids))
         news: dict[bytes, list[Entry]] = dict(answer or ())
-        self._listen(news.pop(self._pulse.key.encode(), []))
-        inputs = self._announced(news.pop(CONTROL.encode(), []))
         found = [feed for feed in feeds if feed.key in news and self._feeds.get(feed.key) is feed]
+        # The last that can fail: from here on positions move, and what they have passed is handed over.
         gone = self._gone([feed for feed in found if len(news[feed.key]) == READ_COUNT])
+        self._listen(news.get(self._pulse.key.encode(), []))
+        inputs = self._announced(news.get(CONTROL.encode(), []))
         inputs.extend(self._lose(gone))
         for feed in found:
             if feed not in gone:

@@ -117,9 +117,11 @@ class RedisBackplane:
                 return self._read(link, project_id, after)
             except FAILURES:
                 link.close()  # it may have been dead for long: what counts is what a new one says
+        link = Link(self._url)
         try:
-            return self._read(Link(self._url), project_id, after)
+            return self._read(link, project_id, after)
         except FAILURES as error:
+            link.close()
             raise BackplaneUnavailable(f"cannot read from Redis: {error}") from error
 
     @property
@@ -181,24 +183,25 @@ class RedisBackplane:
     def _read_after(self, link: Link, project_id: str, key: str, after: str, last: str) -> History:
         """Page by page, and no further than one client may be sent."""
         updates: list[Update] = []
-        size, position = 0, after
+        size, seen, position = 0, 0, after
         (entries,) = link.call(("XRANGE", key, after, "+", "COUNT", READ_COUNT + 1))
         if not entries or entries[0][0] != after.encode():
             return History((), False, last)
         page = entries[1:]
         while page:
+            seen += len(page)
             for entry in page:
                 position = entry[0].decode()
                 found = self._parsed(project_id, entry)
                 if found is not None:
                     updates.append(found)
-                    size += len(found.text)
+                    size += len(found.text.encode())
             if len(updates) > self._entries or size > MAX_HISTORY:
                 return History((), False, last)
             if len(page) < READ_COUNT:
                 break
             (page,) = link.call(("XRANGE", key, f"({position}", "+", "COUNT", READ_COUNT))
-        if len(updates) >= READ_COUNT and not link.call(("XRANGE", key, after, after))[0]:
+        if seen >= READ_COUNT and not link.call(("XRANGE", key, after, after))[0]:
             return History((), False, last)  # trimmed between two pages, perhaps beyond the second
         return History(tuple(updates), True, position)
 

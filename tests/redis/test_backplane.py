@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from redis_kit import Node, RedisServer, until
 
+from automoderate.backplane._redis_entries import READ_COUNT
 from automoderate.backplane.redis import MAX_HISTORY, RedisBackplane
 from automoderate.core.hub import AccessChanged, LoggedOut, Passed
 from automoderate.server import BackplaneUnavailable
@@ -80,10 +82,28 @@ def test_more_than_one_client_may_be_sent_is_not_continued(new_node: NewNode) ->
     node.publish(200)
     assert not node.backplane.read("p", first).complete
     (start,) = node.publish(0, project_id="large")
-    text = json.dumps({"text": "x" * (MAX_HISTORY // 3)})
+    text = json.dumps({"text": "\u20ac" * (MAX_HISTORY // 3 // 3)}, ensure_ascii=False)  # three bytes each
     for _ in range(4):
         node.backplane.publish("large", "stats_update", text).result(60)
     assert not node.backplane.read("large", start).complete
+
+
+def test_what_is_trimmed_while_it_is_read_is_not_continued(
+    node: Node, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    position = node.follow()
+    parsed = RedisBackplane._parsed
+    with server.client() as client, client.pipeline() as pipeline:
+        for number in range(READ_COUNT + 10):
+            pipeline.xadd(KEY, {"event": "e", "data": f'{{"n":{number}}}' if number > READ_COUNT else "no update"})
+        pipeline.execute()
+
+        def trimming(project_id: str, entry: Any) -> Any:
+            client.xtrim(KEY, 1, approximate=False)
+            return parsed(project_id, entry)
+
+        monkeypatch.setattr(RedisBackplane, "_parsed", staticmethod(trimming))
+        assert not node.backplane.read("p", position).complete
 
 
 def test_what_is_too_old_is_neither_continued_nor_kept(new_node: NewNode, server: RedisServer) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from unittest import mock
 
 import pytest
+import redis
 from redis_kit import Node, RedisServer, until
 
-from automoderate.backplane import _redis_publisher, _redis_pulse
+from automoderate.backplane import _redis_publisher, _redis_pulse, _redis_reader
+from automoderate.backplane._redis_entries import CONTROL, READ_COUNT, Announcement
+from automoderate.core.hub import Input, LoggedOut
 from automoderate.server import BackplaneUnavailable
 
 KEY = "automoderate:{p}:updates"
@@ -100,6 +104,41 @@ def test_connections_that_are_cut_come_back(node: Node, server: RedisServer) -> 
     assert node.lost == []
 
 
+def test_announcements_outlive_a_connection_that_is_cut_while_they_are_read(
+    node: Node, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.follow()
+    gone, cuts = _redis_reader.Reader._gone, 1
+
+    def cut(reader: _redis_reader.Reader, feeds: Sequence[_redis_reader.Feed]) -> list[_redis_reader.Feed]:
+        nonlocal cuts
+        if feeds and cuts:
+            cuts -= 1
+            raise redis.ConnectionError("cut")
+        return gone(reader, feeds)
+
+    def busy(items: list[Input]) -> Future[None]:
+        node.told.extend(items)
+        return done
+
+    done: Future[None] = Future()
+    monkeypatch.setattr(node.backplane, "_receive", busy)
+    node.publish(0)
+    until(lambda: node.numbers == [0])
+    node.publish(1)  # it waits for the server here, so that all of this is there when it reads again
+    with server.client() as client, client.pipeline(transaction=True) as pipeline:
+        for number in range(READ_COUNT):
+            pipeline.xadd(KEY, {"event": "e", "data": f'{{"n":{number + 2}}}'})
+        pipeline.xadd(CONTROL, {"said": Announcement("another", LoggedOut("u")).encode()})
+        pipeline.execute()
+    monkeypatch.setattr(_redis_reader.Reader, "_gone", cut)
+    done.set_result(None)
+    until(lambda: LoggedOut("u") in node.told and len(node.numbers) == READ_COUNT + 2)
+    assert node.numbers == list(range(READ_COUNT + 2))
+    assert node.told.count(LoggedOut("u")) == 1
+    assert cuts == 0
+
+
 def test_while_redis_is_away_an_update_waits_and_then_fails(node: Node, server: RedisServer) -> None:
     server.kill()
     with pytest.raises(BackplaneUnavailable, match="not taken"):
@@ -123,6 +162,16 @@ def test_the_queue_of_what_waits_is_bounded(server: RedisServer) -> None:
         with pytest.raises(BackplaneUnavailable):
             future.result(60)
     assert publisher.published == 0
+
+
+def test_what_waits_is_bounded_in_bytes(server: RedisServer) -> None:
+    server.kill()
+    with mock.patch.object(_redis_publisher, "MAX_WAITING_BYTES", 1000):
+        publisher = _redis_publisher.Publisher(server.url, entries=1000, max_age=1000, patience=60)
+        futures = [publisher.publish("p", "e", f'{{"text":"{"x" * 400}"}}') for _ in range(3)]
+        with pytest.raises(BackplaneUnavailable, match="wait to be published"):
+            futures[2].result(0)
+        assert not publisher.close(0.0)
 
 
 def test_a_persistent_publisher_tries_again_what_may_have_been_stored(server: RedisServer) -> None:
