@@ -207,14 +207,15 @@ class Publisher:
         for item in batch:
             answer, *_ = self._answers(len(item.commands))
             if isinstance(answer, redis.ResponseError):
-                refusal = answer
                 self._fail([item], str(answer))
+                if isinstance(answer, redis.ReadOnlyError):
+                    refusal = answer
             else:
                 self._accepted(item, answer.decode())
         answers = self._answers(len(beats) + len(chores))
         refusal = next((each for each in answers if isinstance(each, redis.ResponseError)), refusal)
         if refusal is not None:
-            raise refusal  # a new connection may lead to a Redis that does take it
+            raise refusal  # nothing to do with one project: a new connection may lead to a Redis that does take it
         if self._pulse is not None and beats:
             self._pulse.answered(answers[: len(beats)])
 

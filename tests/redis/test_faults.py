@@ -185,12 +185,29 @@ def test_a_persistent_publisher_tries_again_what_may_have_been_stored(server: Re
     assert publisher.close(60)
 
 
-def test_what_redis_refuses_is_an_error_of_its_own(node: Node, server: RedisServer) -> None:
+def test_what_redis_refuses_is_an_error_of_its_own_and_holds_nobody_up(node: Node, server: RedisServer) -> None:
     with server.client() as client:
         client.set(KEY, "no stream")
-    with pytest.raises(BackplaneUnavailable, match="WRONGTYPE"):
-        node.backplane.publish("p", "e", "{}").result(60)
-    node.publish(1, project_id="q")
+        before = [each["id"] for each in client.client_list()]
+        with pytest.raises(BackplaneUnavailable, match="WRONGTYPE"):
+            node.backplane.publish("p", "e", "{}").result(60)
+        node.publish(1, project_id="q")
+        assert [each["id"] for each in client.client_list()] == before, "nothing was wrong with the connection"
+
+
+def test_a_redis_that_takes_no_writes_makes_publishing_fail_until_it_does(
+    node: Node, server: RedisServer, closed_port: int
+) -> None:
+    node.follow()
+    with server.client() as client:
+        client.replicaof("127.0.0.1", closed_port)
+        with pytest.raises(BackplaneUnavailable, match="read only replica"):
+            node.backplane.publish("p", "e", "{}").result(60)
+        until(lambda: node.backplane.deaf, "it misses its own beat")
+        client.replicaof("NO", "ONE")
+    until(node.hears)
+    node.publish(1)
+    until(lambda: node.numbers == [1])
 
 
 def test_what_is_old_is_trimmed_now_and_then(new_node: NewNode, server: RedisServer) -> None:
