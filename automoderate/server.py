@@ -8,8 +8,9 @@ queues, in order, for ``outputs()``. Drain order after every call that takes ``n
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
@@ -40,6 +41,9 @@ logger = logging.getLogger("automoderate.server")
 NAMESPACE = "/"
 WRITES_PER_TURN = 256
 """Writes of broadcasts between two looks at the other sockets: about two milliseconds, and no throughput lost."""
+
+SHARED_FOR = 1.0
+"""Seconds for which who asks the directory what is being asked already waits for that answer."""
 
 T = TypeVar("T")
 
@@ -150,6 +154,7 @@ class Server:
         self._rooms_of: dict[str, list[str]] = {}
         self._polling: dict[str, dict[str, Client]] = {}
         self._jobs: dict[int, Callable[[Any, float], None]] = {}
+        self._shared: dict[Hashable, tuple[float, list[int]]] = {}
         self._last_job = 0
         self._outputs: list[Output] = []
         self._effects: deque[hub.Effect] = deque()
@@ -259,6 +264,8 @@ class Server:
         for item in items:
             if isinstance(item, hub.Published):
                 self._counters["updates_total"] += 1
+            elif isinstance(item, hub.AccessChanged | hub.LoggedOut):
+                self._shared.clear()
             self._perform(self._hub.handle(item, now), now)
         self._pump(now)
 
@@ -356,21 +363,20 @@ class Server:
             self._performing = False
 
     def _identify(self, effect: hub.Identify, now: float) -> None:
-        call = partial(self._directory.identify, effect.credential)
-        self._ask(call, effect.ticket, lambda user_id: hub.Identified(effect.ticket, user_id))
+        self._share(partial(self._directory.identify, effect.credential), effect.ticket, hub.Identified, now)
 
     def _check_access(self, effect: hub.CheckAccess, now: float) -> None:
         call = partial(self._directory.check_access, effect.user_id, effect.project_id)
-        self._ask(call, effect.ticket, lambda access: hub.AccessChecked(effect.ticket, access))
+        self._share(call, effect.ticket, hub.AccessChecked, now)
 
     def _recheck(self, effect: hub.Recheck, now: float) -> None:
         call = partial(self._directory.recheck, effect.user_id, effect.project_ids)
-        self._ask(call, effect.ticket, lambda allowed: hub.Rechecked(effect.ticket, allowed))
+        self._ask(call, [effect.ticket], hub.Rechecked)
 
     def _read_history(self, effect: hub.ReadHistory, now: float) -> None:
         read = partial(self.backplane.read, effect.project_id, effect.after)
         if self.backplane.blocking:
-            self._ask(read, effect.ticket, lambda history: hub.HistoryRead(effect.ticket, history))
+            self._ask(read, [effect.ticket], hub.HistoryRead)
         else:
             self._perform(self._hub.handle(hub.HistoryRead(effect.ticket, read()), now), now)
 
@@ -456,18 +462,32 @@ class Server:
 
     # Jobs and outputs
 
-    def _ask(self, call: Callable[[], T], ticket: int, answer: Callable[[T], hub.Input]) -> None:
+    def _share(self, call: partial[T], ticket: int, answer: Callable[[int, T], hub.Input], now: float) -> None:
+        """Ask, or wait for the answer to the same question where that has just been asked.
+
+        Just: one that is never answered must not keep others from being put. An announcement ends all sharing, as an
+        answer may be older than what was announced.
+        """
+        since, tickets = self._shared.get((call.func, call.args), (-math.inf, []))
+        if now < since + SHARED_FOR:
+            tickets.append(ticket)
+            return
+        tickets = [ticket]
+        self._shared[call.func, call.args] = now, tickets
+        self._ask(call, tickets, answer)
+
+    def _ask(self, call: partial[T], tickets: Sequence[int], answer: Callable[[int, T], hub.Input]) -> None:
         """Run a blocking question in a worker thread; its answer, or its failure, goes to the hub."""
 
         def done(result: T | BaseException, now: float) -> None:
+            self._shared.pop((call.func, call.args), None)
             if isinstance(result, BaseException):
                 known = isinstance(result, BackplaneUnavailable)
                 logger.error("a question failed: %s", result, exc_info=None if known else result)
                 self._counters["job_failures_total"] += 1
-                item: hub.Input = hub.Failed(ticket)
-            else:
-                item = answer(result)
-            self._perform(self._hub.handle(item, now), now)
+            for ticket in tickets:
+                item = hub.Failed(ticket) if isinstance(result, BaseException) else answer(ticket, result)
+                self._perform(self._hub.handle(item, now), now)
 
         self._start_job(call, done)
 

@@ -10,12 +10,17 @@ import pytest
 from websockets.frames import Frame, Opcode
 
 from automoderate.backplane.memory import MemoryBackplane
-from automoderate.protocol.outputs import Close, Output, Peer, RequestAborted, RequestStarted, Write
+from automoderate.core.hub import AccessChanged, LoggedOut
+from automoderate.protocol.outputs import Close, Job, Output, Peer, RequestAborted, RequestStarted, Write
 from automoderate.server import Server
 from automoderate.testing import MemoryDirectory
 
 HOST = b" HTTP/1.1\r\nHost: x\r\n"
 POLL = b"/socket.io/?EIO=4&transport=polling"
+UPGRADE = (
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
 
 
 class Wire:
@@ -71,11 +76,7 @@ def test_a_session_may_upgrade_before_it_connects_to_the_namespace(server: Serve
     server.receive_data(connect(server), b"GET " + POLL + HOST + b"\r\n", 0.0)
     assert b'"sid":"id1"' in written(server.outputs())
     socket = connect(server)
-    upgrade = (
-        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-    )
-    server.receive_data(socket, b"GET /socket.io/?EIO=4&transport=websocket&sid=id1" + HOST + upgrade, 0.0)
+    server.receive_data(socket, b"GET /socket.io/?EIO=4&transport=websocket&sid=id1" + HOST + UPGRADE, 0.0)
     for text in ("2probe", "5", "40"):
         server.receive_data(socket, Frame(Opcode.TEXT, text.encode()).serialize(mask=True), 0.0)
     assert b'40{"sid":"id2"}' in written(server.outputs())
@@ -91,3 +92,64 @@ def test_an_event_id_of_the_datas_own_is_left_out() -> None:
     data = {"event_id": "forged", "total": 1}
     assert Server.encode(data) == '{"total":1}'
     assert data == {"event_id": "forged", "total": 1}
+
+
+def jobs(server: Server) -> list[Job]:
+    return [output for output in server.outputs() if isinstance(output, Job)]
+
+
+def log_in(server: Server, now: float) -> Any:
+    """A WebSocket of Ann's that has sent its CONNECT."""
+    socket = connect(server)
+    request = b"GET /socket.io/?EIO=4&transport=websocket" + HOST + b"Cookie: session=ann\r\n" + UPGRADE
+    server.receive_data(socket, request + Frame(Opcode.TEXT, b"40").serialize(mask=True), now)
+    return socket
+
+
+class TestEqualQuestions:
+    def test_one_job_answers_those_who_ask_the_same_at_a_time(self, server: Server) -> None:
+        first, second = log_in(server, 0.0), log_in(server, 0.5)
+        [job] = jobs(server)
+        server.job_done(job.ticket, "ann", 0.6)
+        welcomed = [output.connection for output in server.outputs() if isinstance(output, Write)]
+        assert welcomed == [first, second]
+        for socket in (first, second):
+            join = b'42["join_project",{"project_id":"p"}]'
+            server.receive_data(socket, Frame(Opcode.TEXT, join).serialize(mask=True), 0.7)
+        assert len(jobs(server)) == 1
+
+    def test_a_failure_is_everybodys(self, server: Server) -> None:
+        log_in(server, 0.0)
+        log_in(server, 0.0)
+        [job] = jobs(server)
+        server.job_done(job.ticket, OSError("away"), 0.1)
+        assert written(server.outputs()).count(b'"server_error"') == 2
+
+    @pytest.mark.parametrize("announced", [AccessChanged(user_id="ann"), LoggedOut("ann")])
+    def test_an_answer_from_before_an_announcement_is_not_shared_after_it(
+        self, server: Server, announced: AccessChanged | LoggedOut
+    ) -> None:
+        log_in(server, 0.0)
+        [before] = jobs(server)
+        server.receive([announced], 0.1)
+        late = log_in(server, 0.2)
+        [after] = jobs(server)
+        server.job_done(before.ticket, "ann", 0.3)
+        assert late not in [output.connection for output in server.outputs() if isinstance(output, Write)]
+        server.job_done(after.ticket, "ann", 0.4)
+        assert late in [output.connection for output in server.outputs() if isinstance(output, Write)]
+
+    def test_a_question_that_is_never_answered_is_put_again(self, server: Server) -> None:
+        log_in(server, 0.0)
+        jobs(server)
+        log_in(server, 0.9)
+        assert not jobs(server)
+        log_in(server, 1.0)
+        assert len(jobs(server)) == 1
+
+    def test_an_answer_is_for_nobody_who_asks_later(self, server: Server) -> None:
+        log_in(server, 0.0)
+        [job] = jobs(server)
+        server.job_done(job.ticket, "ann", 0.1)
+        log_in(server, 0.1)
+        assert len(jobs(server)) == 1
