@@ -32,7 +32,7 @@ class Pulse:
         """Set when Redis has lost what it was told: it was flushed, or came back without its data."""
         self._previous: str | None = None
         self._due = 0.0
-        self._heard = -math.inf  # when, as of time.monotonic
+        self._heard = -math.inf  # when the last beat that was heard was said, as of time.monotonic
         self._delay = 0.0
 
     # The side that speaks
@@ -69,9 +69,9 @@ class Pulse:
         """An entry of the node's own stream."""
         _, found = fields(entry)
         if b"beat" in found:
-            now = time.monotonic()
-            self._delay = max(0.0, now - float(found[b"beat"]))
-            self._heard = now
+            said = float(found[b"beat"])
+            self._delay = max(0.0, time.monotonic() - said)
+            self._heard = max(self._heard, said)  # what is read again after a reconnection is older
 
     @property
     def deaf(self) -> bool:

@@ -255,6 +255,7 @@ class Reader:
                 raise
             except Exception:
                 log.exception("The server failed at what came from Redis")
+                inputs = [*self._lose(self._current()), *inputs]  # nobody knows what it has not come to
             self._handed_over = None
         self._handed_over = self._deliver(inputs)
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from unittest import mock
@@ -224,3 +225,30 @@ def test_silence_is_deafness() -> None:
     pulse = _redis_pulse.Pulse("node")
     assert pulse.deaf
     assert pulse.lag == 1e9
+    pulse.hear((b"2-0", [b"beat", repr(time.monotonic()).encode()]))
+    assert not pulse.deaf
+
+
+def test_what_was_said_long_ago_and_is_read_again_breaks_no_silence() -> None:
+    pulse = _redis_pulse.Pulse("node")
+    pulse.hear((b"1-0", [b"beat", repr(time.monotonic() - 100).encode()]))
+    assert pulse.deaf
+    assert pulse.lag >= 100
+
+
+def test_what_the_server_failed_at_is_lost_to_nobody_unnoticed(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.follow()
+    failed: Future[None] = Future()
+    failed.set_exception(RuntimeError("a mistake"))
+    heard: list[Input] = []
+
+    def fail(items: list[Input]) -> Future[None]:
+        heard.extend(items)
+        monkeypatch.undo()
+        return failed
+
+    monkeypatch.setattr(node.backplane, "_receive", fail)
+    node.publish(1)
+    until(lambda: heard)
+    node.publish(2)
+    until(lambda: node.lost == ["p"], "those who saw it have to catch up")
