@@ -26,6 +26,7 @@ from automoderate.protocol.http import Connection
 from automoderate.protocol.outputs import Driver, Output, Peer, Transport, Write
 from automoderate.protocol.rooms import Rooms, Writes
 from automoderate.protocol.socketio import Client, ClientState, SocketServer
+from automoderate.protocol.timers import earliest
 from automoderate.protocol.websocket import text_frame
 
 if TYPE_CHECKING:
@@ -210,8 +211,7 @@ class Server:
     def next_deadline(self) -> float | None:
         if self._rooms.busy:
             return self._now  # the next turn, as soon as the other sockets have been looked at
-        deadlines = [when for when in (self._wire.next_deadline(), self._hub.next_deadline()) if when is not None]
-        return min(deadlines, default=None)
+        return earliest(self._wire.next_deadline(), self._hub.next_deadline())
 
     def outputs(self) -> list[Output]:
         self._drain_wire()

@@ -38,7 +38,7 @@ from automoderate.protocol.outputs import Output, Peer, Transport
 from automoderate.protocol.payload import InvalidPacket, Kind, decode, encode, join, size_of, split
 from automoderate.protocol.routing import Routing
 from automoderate.protocol.session import FAREWELL, Encoded, Session, SessionState
-from automoderate.protocol.timers import Timers
+from automoderate.protocol.timers import Timers, earliest
 
 __all__ = ["FAREWELL_TIMEOUT", "Encoded", "EngineServer", "Session"]
 
@@ -156,9 +156,7 @@ class EngineServer:
         """When to call ``tick`` at the latest."""
         if self._http.finished:
             return self._now
-        timers = (self._http.timers, self._timers, self._noops)
-        times = [time for time in (timer.next() for timer in timers) if time is not None]
-        return min(times, default=None)
+        return earliest(self._http.timers.next(), self._timers.next(), self._noops.next())
 
     @property
     def has_outputs(self) -> bool:

@@ -178,14 +178,15 @@ class HttpServer:
         if isinstance(event, h11.Request):
             assert connection.peer is not None, "a WebSocket reads no requests"
             # h11 minds the limit only while the head is incomplete, which depends on how TCP cut it.
-            if len(event.target) + sum(len(name) + len(value) + 4 for name, value in event.headers) > MAX_HEAD:
+            headers = list(event.headers)  # once, as h11 takes its time to hand them out
+            if len(event.target) + sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEAD:
                 self.reject(connection, 431, now)
                 return Signal.FAILED
-            if {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
+            if {b"content-length", b"transfer-encoding"} <= {name for name, _ in headers}:
                 # Whoever stands before us may have gone by the other one (RFC 9112, section 6.1).
                 self.reject(connection, 400, now)
                 return Signal.FAILED
-            connection.request = request_of(event, connection.peer, self._config)
+            connection.request = _request_of(event, headers, connection.peer, self._config)
             connection.started, connection.received = now, 0
             self.timers.set(connection, now + self._config.header_timeout)
             return connection.request
@@ -363,9 +364,9 @@ class HttpServer:
             self.close(connection)
 
 
-def request_of(event: h11.Request, peer: Peer, config: Config) -> Request:
+def _request_of(event: h11.Request, fields: list[tuple[bytes, bytes]], peer: Peer, config: Config) -> Request:
     """The request head h11 has parsed, seen from the client's side of any trusted proxy."""
-    headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers)
+    headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
     target = event.target.decode("latin-1")
     raw = target
     if not raw.startswith("/"):

@@ -35,7 +35,7 @@ from automoderate.protocol.events import (
 from automoderate.protocol.http import Connection, Header
 from automoderate.protocol.outputs import Output, Peer, Transport
 from automoderate.protocol.session import Encoded, Session
-from automoderate.protocol.timers import Timers
+from automoderate.protocol.timers import Timers, earliest
 
 MAX_ATTACHMENTS = 64
 """Binary attachments one packet may have."""
@@ -205,8 +205,7 @@ class SocketServer:
 
     def next_deadline(self) -> float | None:
         """When to call ``tick`` at the latest."""
-        times = [time for time in (self._engine.next_deadline(), self._timers.next()) if time is not None]
-        return min(times, default=None)
+        return earliest(self._engine.next_deadline(), self._timers.next())
 
     @property
     def has_outputs(self) -> bool:

@@ -9,6 +9,15 @@ from typing import Generic, TypeVar
 OwnerT = TypeVar("OwnerT", bound=Hashable)
 
 
+def earliest(*times: float | None) -> float | None:
+    """The first of those times that are any; None where none is. Asked for after every input."""
+    first = None
+    for time in times:
+        if time is not None and (first is None or time < first):
+            first = time
+    return first
+
+
 class Timers(Generic[OwnerT]):
     """One deadline per owner; setting, cancelling and expiring cost O(log n), amortised.
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from websockets.frames import Frame, Opcode
 
+from automoderate import server as server_module
 from automoderate.backplane.memory import MemoryBackplane
-from automoderate.core.hub import AccessChanged, LoggedOut
-from automoderate.protocol.outputs import Close, Job, Output, Peer, RequestAborted, RequestStarted, Write
+from automoderate.core.hub import Access, AccessChanged, LoggedOut
+from automoderate.protocol.outputs import Close, Fanout, Job, Output, Peer, RequestAborted, RequestStarted, Write
 from automoderate.server import Server
 from automoderate.testing import MemoryDirectory
 
@@ -21,6 +22,8 @@ UPGRADE = (
     b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
+HANDSHAKE = b"GET /socket.io/?EIO=4&transport=websocket" + HOST + b"Cookie: session=ann\r\n" + UPGRADE
+JOIN = b'42["join_project",{"project_id":"p"}]'
 
 
 class Wire:
@@ -101,9 +104,28 @@ def jobs(server: Server) -> list[Job]:
 def log_in(server: Server, now: float) -> Any:
     """A WebSocket of Ann's that has sent its CONNECT."""
     socket = connect(server)
-    request = b"GET /socket.io/?EIO=4&transport=websocket" + HOST + b"Cookie: session=ann\r\n" + UPGRADE
-    server.receive_data(socket, request + Frame(Opcode.TEXT, b"40").serialize(mask=True), now)
+    server.receive_data(socket, HANDSHAKE + Frame(Opcode.TEXT, b"40").serialize(mask=True), now)
     return socket
+
+
+def test_a_handshake_is_answered_while_a_room_waits_for_its_turn(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "WRITES_PER_TURN", 1)
+    members = [log_in(server, 0.0), log_in(server, 0.0)]
+    [job] = jobs(server)
+    server.job_done(job.ticket, "ann", 0.0)
+    for member in members:
+        server.receive_data(member, Frame(Opcode.TEXT, JOIN).serialize(mask=True), 0.0)
+    [job] = jobs(server)
+    server.job_done(job.ticket, Access.GRANTED, 0.0)
+    assert written(server.outputs()).count(b"joined_project") == 2
+    server.publish("p", "moderation_update", "{}", 0.0)
+    assert [type(output) for output in server.outputs()] == [Fanout]
+    server.receive_data(connect(server), HANDSHAKE, 0.0)
+    assert b"pingInterval" in written(server.outputs())
+    server.tick(0.0)
+    assert [type(output) for output in server.outputs()] == [Fanout]
 
 
 class TestEqualQuestions:
@@ -114,8 +136,7 @@ class TestEqualQuestions:
         welcomed = [output.connection for output in server.outputs() if isinstance(output, Write)]
         assert welcomed == [first, second]
         for socket in (first, second):
-            join = b'42["join_project",{"project_id":"p"}]'
-            server.receive_data(socket, Frame(Opcode.TEXT, join).serialize(mask=True), 0.7)
+            server.receive_data(socket, Frame(Opcode.TEXT, JOIN).serialize(mask=True), 0.7)
         assert len(jobs(server)) == 1
 
     def test_a_failure_is_everybodys(self, server: Server) -> None:
