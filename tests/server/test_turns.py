@@ -13,7 +13,7 @@ from automoderate.core.hub import Limits
 from automoderate.protocol.outputs import Fanout
 from automoderate.protocol.rooms import MAX_QUEUED
 from automoderate.server import Server
-from automoderate.testing import Client, Simulation
+from automoderate.testing import Client, Simulation, TransportName
 
 MEMBERS = 10
 TURN = 3
@@ -51,6 +51,12 @@ def turn(simulation: Simulation) -> int:
                 written += sum(len(connections) for connections, _ in output.writes)
             simulation._perform(output)
     return written
+
+
+def before_the_next_turn(simulation: Simulation) -> None:
+    """Let arrive what is under way."""
+    while simulation._queue and simulation._queue[0][0] <= simulation.now:
+        heapq.heappop(simulation._queue)[2]()
 
 
 def seen(client: Client) -> list[Any]:
@@ -95,20 +101,23 @@ def test_an_answer_comes_after_what_was_published_before_it(
     turn(simulation)
     for client in members:
         act(client)
-    while simulation._queue and simulation._queue[0][0] <= simulation.now:  # what arrives before the next turn
-        heapq.heappop(simulation._queue)[2]()
+    before_the_next_turn(simulation)
     assert [seen(client)[1:] for client in members] == [[1, answer[0]]] * MEMBERS
     publish(simulation, 2)
     simulation.run()
     assert [seen(client) for client in members] == [["joined_project", 1, *answer]] * MEMBERS
 
 
-def test_other_connections_are_answered_meanwhile(simulation: Simulation, members: list[Client]) -> None:
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_other_connections_are_answered_meanwhile(
+    simulation: Simulation, members: list[Client], transport: TransportName
+) -> None:
     publish(simulation, 1)
     turn(simulation)
-    stranger = simulation.connect(None, transport="polling", run=False)
-    simulation.run()
+    stranger = simulation.connect(None, transport=transport, run=False)
+    before_the_next_turn(simulation)
     assert stranger.events("error") == [{"message": "Authentication required", "code": "authentication_required"}]
+    simulation.run()
     assert all(seen(client) == ["joined_project", 1] for client in members)
 
 
