@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "clients"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
 
-from redis_kit import Node, RedisServer, until
+from live_server import until
+from redis_kit import Node, RedisServer
 
 
 @pytest.fixture

@@ -8,27 +8,16 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import redis
+from live_server import PATIENCE, steady_port, until
 
 from automoderate.backplane.redis import RedisBackplane
 from automoderate.core.hub import Input, Lost, Published
-
-PATIENCE = 60.0
-"""Seconds until something that has to happen counts as not happening."""
-
-
-def until(condition: Callable[[], Any], what: str = "it") -> None:
-    """Wait for something that another thread or process is about to do."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.01)
 
 
 class RedisServer:
@@ -37,7 +26,7 @@ class RedisServer:
     def __init__(self, folder: Path, *, cluster: bool = False) -> None:
         self._folder = folder
         self._cluster = "yes" if cluster else "no"
-        self.port = _free_port()
+        self.port = _port(cluster)
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -87,15 +76,21 @@ class RedisServer:
         os.kill(self._process.pid, number)
 
     def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._folder / "redis.log").read_text("utf-8")
         with contextlib.suppress(redis.RedisError), self.client() as client:
             return bool(client.ping())
         return False
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port
+def _port(cluster: bool) -> int:
+    """A free port to come back to; a node of a cluster takes the one 10,000 above it, too."""
+    while True:
+        port = steady_port()
+        if not cluster:
+            return port
+        with contextlib.suppress(OSError, OverflowError), socket.create_server(("127.0.0.1", port + 10_000)):
+            return port
 
 
 class Node:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from redis_kit import Node, RedisServer, until
+from live_server import until
+from redis_kit import Node, RedisServer
 
 from automoderate.backplane._redis_entries import READ_COUNT
 from automoderate.backplane.redis import MAX_HISTORY, RedisBackplane

@@ -9,7 +9,8 @@ from unittest import mock
 
 import pytest
 import redis
-from redis_kit import Node, RedisServer, until
+from live_server import until
+from redis_kit import Node, RedisServer
 
 from automoderate.backplane import _redis_publisher, _redis_pulse, _redis_reader
 from automoderate.backplane._redis_entries import CONTROL, READ_COUNT, Announcement

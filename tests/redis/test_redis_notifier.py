@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from redis_kit import PATIENCE, Node, RedisServer, until
+from live_server import PATIENCE, until
+from redis_kit import Node, RedisServer
 
 from automoderate.core.hub import AccessChanged
 from automoderate.notifier import WebSocketNotifier

@@ -11,8 +11,8 @@ import requests
 from attrs import frozen
 from contract_client import Client
 from deploy_kit import Process
-from live_server import LiveServer
-from redis_kit import PATIENCE, RedisServer, until
+from live_server import PATIENCE, LiveServer, until
+from redis_kit import RedisServer
 
 from automoderate import adapters
 from automoderate.directory import accounts
