@@ -166,14 +166,16 @@ def test_the_queue_of_what_waits_is_bounded(server: RedisServer) -> None:
     assert publisher.published == 0
 
 
-def test_what_waits_is_bounded_in_bytes(server: RedisServer) -> None:
-    server.kill()
-    with mock.patch.object(_redis_publisher, "MAX_WAITING_BYTES", 1000):
-        publisher = _redis_publisher.Publisher(server.url, entries=1000, max_age=1000, patience=60)
-        futures = [publisher.publish("p", "e", f'{{"text":"{"x" * 400}"}}') for _ in range(3)]
-        with pytest.raises(BackplaneUnavailable, match="wait to be published"):
-            futures[2].result(0)
-        assert not publisher.close(0.0)
+def test_what_waits_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_redis_publisher, "MAX_WAITING_BYTES", 1000)
+    monkeypatch.setattr(_redis_publisher.Publisher, "_start", lambda publisher: None)  # so that all of it waits
+    publisher = _redis_publisher.Publisher("redis://127.0.0.1:1", entries=1000, max_age=1000, patience=60)
+    text = '{"text":"' + "x" * 400 + '"}'
+    futures = [publisher.publish("p", "e", text) for _ in range(3)]
+    assert [future.done() for future in futures] == [False, False, True]
+    with pytest.raises(BackplaneUnavailable, match="wait to be published"):
+        futures[2].result(0)
+    assert not publisher.close(0.0)
 
 
 def test_a_persistent_publisher_tries_again_what_may_have_been_stored(server: RedisServer) -> None:
