@@ -24,7 +24,8 @@ function newer(a, b) {
  * Returns `{ retry }`, which tries again at once.
  */
 export function openRoom(projectId, listeners) {
-  const socket = io({ autoConnect: false, tryAllTransports: true }); // where polling is not served, WebSocket is
+  // Where polling is not served, WebSocket is. WebTransport, which would be tried after both, never is.
+  const socket = io({ autoConnect: false, transports: ["polling", "websocket"], tryAllTransports: true });
   const seen = new Set();
   let position = null; // the newest event id of this project that we know of
   let wasLive = false;
