@@ -23,15 +23,13 @@ class Child:
     """A process on one core (None: on any) that takes lines and answers each with a line of JSON."""
 
     def __init__(self, argv: Sequence[str], core: int | None) -> None:
-        def pin() -> None:
-            if core is not None:
-                os.sched_setaffinity(0, {core})
-
         self.argv = argv
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
         self._process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0, preexec_fn=pin
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
         )
+        if core is not None:
+            os.sched_setaffinity(self._process.pid, {core})  # before it has threads, which inherit it
         self._heard = bytearray()
 
     @property
