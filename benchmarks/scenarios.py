@@ -48,7 +48,7 @@ class Scenario:
         rooms = f"1 room of {each}" if self.rooms == 1 else f"{self.rooms:,} rooms of {each}"
         return {
             "throughput": f"{rooms}, as many updates as it takes",
-            "delay": f"{rooms}, {self.rate:g} updates a second",
+            "delay": f"{rooms}, {self.rate or 0:g} updates a second",
             "backlog": f"{rooms}, {self.batch} updates at a time",
             "connect": f"{self.members:,} sessions connect, log in and join",
             "memory": f"resident memory of {self.members:,} idle joined sessions",
