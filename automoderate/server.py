@@ -500,14 +500,14 @@ class Server:
         """Take over the protocol's outputs, each behind the broadcasts that its connection was to be sent before."""
         if not self._wire.has_outputs:
             return
-        outputs = self._wire.outputs()
+        drained = self._wire.outputs()
         if self._rooms.busy:
-            for output in outputs:
+            for output in drained:
                 if isinstance(output, Write) and output.connection.session is not None:
                     self._flush(output.connection.session)
                 self._outputs.append(output)
         else:
-            self._outputs.extend(outputs)
+            self._outputs.extend(drained)
 
     def _flush(self, session: Session) -> None:
         sid = self._sids.get(session)

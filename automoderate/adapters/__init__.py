@@ -12,7 +12,8 @@ conformance suite in ``tests/adapters``. What needs no runtime is done in ``_ser
     closes it.
 3.  *One flush.* After every call into the driver one function drains ``driver.outputs()`` until it is empty, performs
     the outputs strictly in order, and re-arms the one timer for ``driver.next_deadline()``.
-4.  *Writing.* ``write`` never blocks. What the kernel does not take waits in a buffer of at most ``max_write_buffer``
+4.  *Writing.* ``write`` is the socket's own ``send`` and never blocks; ``Server`` hands what it did not take to
+    ``keep``, after which ``write`` puts data behind it. It waits in a buffer of at most ``max_write_buffer``
     bytes; a peer that exceeds it is aborted and everybody else notices nothing. What is written to a connection that is
     gone is ignored. A closed connection whose peer does not take the rest within ``CLOSE_TIMEOUT`` is aborted. No task
     or timer per write.

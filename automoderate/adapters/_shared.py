@@ -40,6 +40,14 @@ def real(module: ModuleType) -> ModuleType:
     return original
 
 
+def real_future() -> Future[Any]:
+    """A future for which threads of the operating system can wait, green or not."""
+    future: Future[Any] = Future()
+    # Waiting for it has to be real as well, for which there is no public way.
+    future._condition = real(threading).Condition()
+    return future
+
+
 def listen(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
     """Non-blocking listening sockets for every address of ``host`` ("" for all interfaces), all on one port.
 
@@ -182,9 +190,7 @@ class Inbox:
 
     def submit(self, call: Callable[[float], T]) -> Future[T]:
         """The same, with a future for the result."""
-        future: Future[T] = Future()
-        # Waiting for it has to be real as well, for which there is no public way.
-        future._condition = self._threading.Condition()
+        future: Future[T] = real_future()
 
         def run(now: float) -> None:
             if not future.set_running_or_notify_cancel():

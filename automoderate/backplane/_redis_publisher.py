@@ -20,7 +20,7 @@ from typing import Any
 import redis
 from attrs import frozen
 
-from automoderate.adapters._shared import real
+from automoderate.adapters._shared import real, real_future
 from automoderate.backplane._redis_entries import (
     CONTROL,
     MAX_UPDATE,
@@ -134,9 +134,7 @@ class Publisher:
     # Inside
 
     def _put(self, commands: tuple[Command, ...], size: int) -> Future[str]:
-        future: Future[str] = Future()
-        # Waiting for it has to be real as well, for which there is no public way.
-        future._condition = self._threading.Condition()
+        future: Future[str] = real_future()
         future.set_running_or_notify_cancel()
         item = _Item(commands, size, time.monotonic() + self._patience, future)
         with self._changed:

@@ -12,7 +12,7 @@ Rules
     a deadline. A ticket is answered once: a late, repeated or unknown one is ignored, and so is any input that names
     a session the hub no longer has.
 3.  Deadlines that have passed take effect before the input that arrives with them.
-4.  Effects are performed in order. An update reaches a session only between its ``Enter`` and its ``Leave``, or as an
+4.  Effects are performed in order. An update reaches a session only between its ``Enter`` and its ``Leave``, or as a
     ``Replay`` just before its ``joined_project``.
 5.  A room's *position* is the id of the newest update the hub has seen of it, known while somebody follows the room.
     Updates at or before the position are ignored: this is what makes delivery ordered and single, whatever the
