@@ -17,47 +17,56 @@ from typing import Literal
 from attrs import define, field
 
 from automoderate.backplane import History, Update
-from automoderate.core.hub import parse_event_id, stamped
+from automoderate.core.hub import event_id_text, parse_event_id, stamped
 
 EventId = tuple[int, int]
 
+TIDY = 10_000
+"""Milliseconds between two times that something is done about a project's age: on every update it would cost more than
+everything else here."""
 
-def _text(event_id: EventId) -> str:
-    return f"{event_id[0]}-{event_id[1]}"
+_Kept = tuple[int, int, str, str]
+"""An update as it is remembered: both parts of its id, the event, and the text. Tuples of nothing but numbers and text
+are of no interest to Python's collector of cycles, which would look at kept objects again and again."""
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 @define
 class _Stream:
     """The history of one project; ``floor`` is the id just before the oldest update that is kept."""
 
+    project_id: str
     floor: EventId
     last: EventId
-    kept: deque[tuple[EventId, int, Update]] = field(factory=deque)
-    """Oldest first, with the bytes of each update's data as JSON, and of all of them:"""
+    kept: deque[_Kept] = field(factory=deque)
+    """Oldest first."""
     size: int = 0
-
-    def append(self, update: Update) -> None:
-        size = len(update.text.encode())
-        self.kept.append((self.last, size, update))
-        self.size += size
+    """Bytes of all their data as JSON."""
+    tidied: int = 0
+    """When its age was last looked at, in wall-clock milliseconds."""
 
     def drop_oldest(self) -> None:
-        self.floor, size, _ = self.kept.popleft()
-        self.size -= size
+        milliseconds, sequence, _, text = self.kept.popleft()
+        self.floor = milliseconds, sequence
+        self.size -= _size(text)
 
     def expire(self, oldest: int) -> None:
         """Drop what was published before the wall-clock millisecond ``oldest``."""
-        while self.kept and self.kept[0][0][0] < oldest:
+        while self.kept and self.kept[0][0] < oldest:
             self.drop_oldest()
 
     def after(self, position: EventId) -> tuple[Update, ...] | None:
         """What follows ``position``; None where this history does not know that id."""
         missed: list[Update] = []
         # From the newest backwards: most clients missed only the last few.
-        for event_id, _, update in reversed(self.kept):
+        for milliseconds, sequence, event, text in reversed(self.kept):
+            event_id = milliseconds, sequence
             if event_id <= position:
                 return tuple(reversed(missed)) if event_id == position else None
-            missed.append(update)
+            missed.append(Update(self.project_id, event, text, event_id_text(event_id)))
         return tuple(reversed(missed)) if position == self.floor else None
 
 
@@ -94,6 +103,7 @@ class MemoryBackplane:
         self._max_total_bytes = max_total_bytes
         self._size = 0
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
+        """The least recently published first, to within ten seconds."""
         # Where the history of a project begins that is not in _streams. One id for all of them: at first the
         # start of this process, later the newest id of any project that was forgotten, so that no forgotten
         # project can be taken for one that has never published.
@@ -102,15 +112,26 @@ class MemoryBackplane:
     def publish(self, project_id: str, event: str, text: str) -> Update:
         """Number and keep one event of a project, whose data ``text`` is, then call the listener with it."""
         now = self._milliseconds()
-        stream = self._streams.get(project_id)
-        if stream is None:
-            stream = self._streams[project_id] = _Stream(self._floor, self._floor)
-        self._streams.move_to_end(project_id)
-        last_milliseconds, sequence = stream.last
-        stream.last = (now, 0) if now > last_milliseconds else (last_milliseconds, sequence + 1)
-        event_id = _text(stream.last)
-        update = Update(project_id, event, stamped(text, event_id), event_id)
-        self._keep(stream, update, now - self._max_age)
+        stream = self._streams.get(project_id) or self._begin(project_id)
+        milliseconds, sequence = stream.last
+        if now > milliseconds:
+            milliseconds, sequence = now, 0
+        else:
+            sequence += 1
+        stream.last = milliseconds, sequence
+        if not 0 <= now - stream.tidied < TIDY:  # the clock may have been set back
+            self._tidy(stream, now)
+        event_id = event_id_text(stream.last)
+        text = stamped(text, event_id)
+        update = Update(project_id, event, text, event_id)
+        size = _size(text)
+        stream.kept.append((milliseconds, sequence, event, text))
+        stream.size += size
+        self._size += size
+        if len(stream.kept) > self._entries or stream.size > self._max_bytes:
+            self._trim(stream)
+        while self._size > self._max_total_bytes:
+            self._forget_oldest()
         if self.listener is not None:
             self.listener(update)
         return update
@@ -129,11 +150,9 @@ class MemoryBackplane:
         """
         stream = self._streams.get(project_id)
         if stream is None:
-            stream = _Stream(self._floor, self._floor)
-        before = stream.size
-        stream.expire(self._milliseconds() - self._max_age)
-        self._size -= before - stream.size
-        last_event_id = _text(stream.last)
+            stream = _Stream(project_id, self._floor, self._floor)
+        self._expire(stream, self._milliseconds())
+        last_event_id = event_id_text(stream.last)
         if after is None:
             return History((), True, last_event_id)
         position = parse_event_id(after)
@@ -142,22 +161,33 @@ class MemoryBackplane:
             return History((), False, last_event_id)
         return History(updates, True, last_event_id)
 
-    def _keep(self, stream: _Stream, update: Update, oldest: int) -> None:
-        before = stream.size
-        stream.append(update)
-        kept = stream.kept
-        while kept and (len(kept) > self._entries or stream.size > self._max_bytes or kept[0][0][0] < oldest):
-            stream.drop_oldest()
-        self._size += stream.size - before
-        while (
-            len(self._streams) > self._max_projects
-            or self._size > self._max_total_bytes
-            or next(iter(self._streams.values())).last[0] < oldest  # nobody else would ever look at it again
-        ):
-            self._forget_oldest()
-
     def _milliseconds(self) -> int:
         return max(0, int(self._wall() * 1000))
+
+    def _begin(self, project_id: str) -> _Stream:
+        stream = self._streams[project_id] = _Stream(project_id, self._floor, self._floor)
+        if len(self._streams) > self._max_projects:
+            self._forget_oldest()
+        return stream
+
+    def _trim(self, stream: _Stream) -> None:
+        before = stream.size
+        while len(stream.kept) > self._entries or stream.size > self._max_bytes:
+            stream.drop_oldest()
+        self._size -= before - stream.size
+
+    def _expire(self, stream: _Stream, now: int) -> None:
+        before = stream.size
+        stream.expire(now - self._max_age)
+        self._size -= before - stream.size
+
+    def _tidy(self, stream: _Stream, now: int) -> None:
+        """Let go of what is too old of one that is just publishing, and of those that have not for so long."""
+        stream.tidied = now
+        self._streams.move_to_end(stream.project_id)
+        self._expire(stream, now)
+        while next(iter(self._streams.values())).last[0] < now - self._max_age:
+            self._forget_oldest()  # nobody else would ever look at it again
 
     def _forget_oldest(self) -> None:
         _, stream = self._streams.popitem(last=False)

@@ -172,20 +172,33 @@ def test_the_least_recently_published_project_is_forgotten(wall: Wall) -> None:
     backplane = MemoryBackplane(wall=wall, max_projects=2)
     unpublished = backplane.read("c", None).last_event_id
     old_a = backplane.publish("a", "stats_update", "{}").event_id
-    wall.seconds += 1
+    wall.seconds += 10
     new_a = backplane.publish("a", "stats_update", "{}").event_id
-    wall.seconds += 1
+    wall.seconds += 10
     old_b = backplane.publish("b", "stats_update", "{}").event_id
     backplane.publish("a", "stats_update", "{}")
-    wall.seconds += 1
+    wall.seconds += 10
     backplane.publish("c", "stats_update", "{}")  # forgets b
     assert ids(backplane.read("a", new_a)) != []
     assert backplane.read("c", unpublished).complete
     assert backplane.read("b", unpublished) == History((), False, old_b)
-    wall.seconds += 1
+    wall.seconds += 10
     backplane.publish("b", "stats_update", "{}")  # forgets a
     for event_id in (old_a, new_a, unpublished):
         assert not backplane.read("a", event_id).complete
+
+
+def test_all_projects_together_are_bounded_in_bytes(wall: Wall) -> None:
+    """Five updates of about 400 bytes fit; the sixth pushes out the project that published longest ago."""
+    backplane = MemoryBackplane(wall=wall, max_total_bytes=2200)
+    issued: dict[str, list[str]] = {"a": [], "b": []}
+    for project in "aabbb":
+        issued[project].append(backplane.publish(project, "stats_update", text(400)).event_id)
+        wall.seconds += 10
+    assert ids(backplane.read("a", issued["a"][0])) == issued["a"][1:]
+    issued["b"].append(backplane.publish("b", "stats_update", text(400)).event_id)
+    assert not backplane.read("a", issued["a"][0]).complete
+    assert ids(backplane.read("b", issued["b"][0])) == issued["b"][1:]
 
 
 def test_a_forgotten_project_publishes_on_without_a_silent_gap() -> None:
