@@ -498,7 +498,7 @@ class Server:
 
     def _drain_wire(self) -> None:
         """Take over the protocol's outputs, each behind the broadcasts that its connection was to be sent before."""
-        if not self._wire.has_outputs:
+        if not self._wire.has_outputs():
             return
         drained = self._wire.outputs()
         if self._rooms.busy:

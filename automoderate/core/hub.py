@@ -36,7 +36,7 @@ import enum
 import heapq
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -153,6 +153,10 @@ def room_name(project_id: str) -> str:
 
 
 _EVENT_ID = re.compile("([0-9]{1,20})-([0-9]{1,20})")
+_Place: TypeAlias = tuple[int, int]
+"""Where an event id stands among those of its project: milliseconds, sequence."""
+_NOWHERE: _Place = (-1, -1)
+"""Before every event id."""
 
 
 def parse_event_id(text: object) -> tuple[int, int] | None:
@@ -162,6 +166,11 @@ def parse_event_id(text: object) -> tuple[int, int] | None:
     """
     match = _EVENT_ID.fullmatch(text) if isinstance(text, str) else None
     return None if match is None else (int(match[1]), int(match[2]))
+
+
+def event_id_text(place: tuple[int, int]) -> str:
+    """The event id of a pair that ``parse_event_id`` returned."""
+    return f"{place[0]}-{place[1]}"
 
 
 # Inputs -------------------------------------------------------------------------------------------------------
@@ -469,12 +478,13 @@ class _Session:
 @define(eq=False)
 class _Room:
     project_id: str
+    name: str
     memberships: dict[str, _Membership] = field(factory=dict)
     """Everyone related to the room, in whatever state, by sid."""
     live: set[str] = field(factory=set)
     catching_up: dict[str, _Membership] = field(factory=dict)
-    position: str | None = None
-    heard: str = ""
+    position: _Place | None = None
+    heard: _Place = _NOWHERE
     """The newest id that the backplane has come to since the room is followed; a history may have known newer ones."""
 
     @property
@@ -496,7 +506,7 @@ class _Membership:
     overflowed: bool = False
     history: History | None = None
     """What was read, while it waits for the room to come to the same position."""
-    since: str = ""
+    since: _Place = _NOWHERE
     """The session was given everything after this id."""
 
 
@@ -669,17 +679,23 @@ class Hub:
     def _on_failed(self, item: Failed, now: float) -> Iterator[Effect]:
         yield from self._ticket_failed(item.ticket, Error.SERVER_ERROR, now)
 
-    def _on_published(self, item: Published, now: float) -> Iterator[Effect]:
+    def _on_published(self, item: Published, now: float) -> Iterable[Effect]:
         update = item.update
         room = self._rooms.get(update.project_id)
-        if room is None or not room.followed:
-            return
+        if room is None:
+            return ()
+        if room.catching_up:
+            return self._published_meanwhile(room, update, now)
+        # No generator for what happens most.
+        return (Broadcast(room.name, update),) if room.live and self._advance(room, update.event_id) else ()
+
+    def _published_meanwhile(self, room: _Room, update: Update, now: float) -> Iterator[Effect]:
+        """The same while somebody in the room is catching up."""
         for membership in room.catching_up.values():
             self._buffer(membership, update)
         if self._advance(room, update.event_id) and room.live:
-            yield Broadcast(room_name(room.project_id), update)
-        if room.catching_up:
-            yield from self._admit_waiting(room, now)
+            yield Broadcast(room.name, update)
+        yield from self._admit_waiting(room, now)
 
     def _on_passed(self, item: Passed, now: float) -> Iterator[Effect]:
         room = self._rooms.get(item.project_id)
@@ -702,8 +718,8 @@ class Hub:
         for session in list(user.sessions.values()) if user else ():
             yield from self._cue_session(session, Cue.EXPELLED, Error.AUTHENTICATION_REQUIRED, now)
 
-    def _on_tick(self, item: Tick, now: float) -> Iterator[Effect]:
-        return iter(())
+    def _on_tick(self, item: Tick, now: float) -> Iterable[Effect]:
+        return ()
 
     # Limits
 
@@ -828,7 +844,8 @@ class Hub:
         assert project_id is not None, "a request without an error names a project"
         membership = session.rooms.get(project_id)
         if membership is None:
-            membership = _Membership(session, self._rooms.get(project_id) or _Room(project_id))
+            room = self._rooms.get(project_id) or _Room(project_id, room_name(project_id))
+            membership = _Membership(session, room)
         return membership
 
     def _join(self, membership: _Membership, request: _Request, now: float) -> Iterator[Effect]:
@@ -886,12 +903,12 @@ class Hub:
 
     def _advance(self, room: _Room, event_id: str) -> bool:
         """The backplane has come to this id; whether that is news."""
-        place = _order(event_id)
-        if place > _order(room.heard):
-            room.heard = event_id
-        if room.position is None or place <= _order(room.position):
+        place = _place(event_id)
+        if place > room.heard:
+            room.heard = place
+        if room.position is None or place <= room.position:
             return False
-        room.position = event_id
+        room.position = place
         return True
 
     def _admit_waiting(self, room: _Room, now: float) -> Iterator[Effect]:
@@ -905,14 +922,14 @@ class Hub:
 
         With several nodes a history may be ahead of what was heard here, and another session's further ahead still.
         """
-        position, last = _order(room.position or ""), _order(history.last_event_id)
-        return last <= position <= max(last, _order(room.heard))
+        position, last = room.position or _NOWHERE, _place(history.last_event_id)
+        return last <= position <= max(last, room.heard)
 
     def _caught_up(self, membership: _Membership, history: History, now: float) -> Iterator[Effect]:
         """Hand over what was missed up to the room's position; what comes after that arrives live."""
         room, after = membership.room, membership.after
         if room.position is None:
-            room.position = max(history.last_event_id, room.heard, key=_order)
+            room.position = max(_place(history.last_event_id), room.heard)
         if not self._connects(room, history):
             membership.history = history
             self._issue(membership, now)  # answered by nobody: it has to be heard in time
@@ -920,16 +937,16 @@ class Hub:
         self._withdraw(membership)
         membership.history = None
         del room.catching_up[membership.session.sid]
-        buffered = [update for update in membership.buffer if _order(update.event_id) > _order(history.last_event_id)]
+        buffered = [update for update in membership.buffer if _place(update.event_id) > _place(history.last_event_id)]
         membership.buffer = []
         if after is None or not history.complete or membership.overflowed:
             yield from self._enter(membership, room.position)
             return
         for update in (*history.updates, *buffered):
             yield Replay(membership.session.sid, update)
-        yield from self._enter(membership, after)
+        yield from self._enter(membership, _place(after))
 
-    def _enter(self, membership: _Membership, since: str) -> Iterator[Effect]:
+    def _enter(self, membership: _Membership, since: _Place) -> Iterator[Effect]:
         session, room = membership.session, membership.room
         membership.state = RoomState.JOINED
         membership.ticket = 0
@@ -937,7 +954,7 @@ class Hub:
         membership.overflowed = False
         room.live.add(session.sid)
         yield from self._answer_joins(membership)
-        yield Enter(session.sid, room_name(room.project_id))
+        yield Enter(session.sid, room.name)
 
     def _answer_joins(self, membership: _Membership) -> Iterator[Effect]:
         room = membership.room
@@ -945,11 +962,11 @@ class Hub:
         assert position is not None, "the position of a room with members is known"
         requests, membership.requests = membership.requests, ()
         for request in requests:
-            answer: dict[str, Any] = {"project_id": room.project_id, "room": room_name(room.project_id)}
-            answer["last_event_id"] = position
+            answer: dict[str, Any] = {"project_id": room.project_id, "room": room.name}
+            answer["last_event_id"] = event_id_text(position)
             if request.after is not None:
                 after = parse_event_id(request.after)
-                answer["recovered"] = after is not None and _order(membership.since) <= after <= _order(position)
+                answer["recovered"] = after is not None and membership.since <= after <= position
             yield from _answer(membership.session.sid, "joined_project", answer, request.ack)
 
     def _leave(self, membership: _Membership, request: _Request, now: float) -> Iterator[Effect]:
@@ -1009,9 +1026,9 @@ class Hub:
         room.catching_up.pop(session.sid, None)
         if session.sid in room.live:
             room.live.remove(session.sid)
-            yield Leave(session.sid, room_name(room.project_id))
+            yield Leave(session.sid, room.name)
         if was_followed and not room.followed:
-            room.position, room.heard = None, ""
+            room.position, room.heard = None, _NOWHERE
             yield Unfollow(room.project_id)
         if not room.memberships:
             self._rooms.pop(room.project_id, None)
@@ -1150,10 +1167,10 @@ def _count(times: list[float], limit: int, now: float) -> bool:
     return True
 
 
-@lru_cache(maxsize=1024)  # a room's position is the id that was looked at before
-def _order(event_id: str) -> tuple[int, int]:
+@lru_cache(maxsize=1024)  # of what is published in the same millisecond, most has the same id
+def _place(event_id: str) -> _Place:
     """An event id's place; what is no event id comes before every one."""
-    return parse_event_id(event_id) or (-1, -1)
+    return parse_event_id(event_id) or _NOWHERE
 
 
 _REQUESTS: Mapping[str, Cue] = {"join_project": Cue.JOIN, "leave_project": Cue.LEAVE}
@@ -1221,7 +1238,7 @@ ROOM_RULES: Mapping[tuple[RoomState, Cue], Rule] = {
     (RoomState.REJOINING, Cue.CLOSED): _rule(Hub._room_closed, RoomState.ABSENT),
 }
 
-_INPUTS: Mapping[type[Any], Callable[..., Iterator[Effect]]] = {
+_INPUTS: Mapping[type[Any], Callable[..., Iterable[Effect]]] = {
     Connected: Hub._on_connected,
     Received: Hub._on_received,
     Closed: Hub._on_closed,

@@ -158,7 +158,6 @@ class EngineServer:
             return self._now
         return earliest(self._http.timers.next(), self._timers.next(), self._noops.next())
 
-    @property
     def has_outputs(self) -> bool:
         """Whether ``outputs`` may have something."""
         return bool(self._dirty or self._outbox)

@@ -26,28 +26,49 @@ whoever publishes faster than members can be written to is slowed down."""
 Writes = list[tuple[Sequence[Connection], bytes]]
 
 
+# In place of a container of a room's own that would be empty: with thousands of small rooms, each further object that
+# an update has to look at is one that the processor's caches have forgotten. Nothing is ever put into these.
+_NO_FRAMES: list[bytes] = []
+_NO_COUNTS: dict[str, int] = {}
+_NOBODY: dict[str, Connection] = {}
+
+
 @define(eq=False)
 class _Room:
     members: dict[str, Connection] = field(factory=dict)
-    queue: list[bytes] = field(factory=list)
+    queue: list[bytes] = _NO_FRAMES
     """Frames of which no turn has taken any."""
     queued: int = 0
     """Bytes in there."""
-    ahead: dict[str, int] = field(factory=dict)
+    ahead: dict[str, int] = _NO_COUNTS
     """Members to whom the queue's first so many frames are not to be sent: they came later, or have them already."""
     data: bytes = b""
     """What the slices under way are sent,"""
-    left: dict[str, Connection] = field(factory=dict)
+    left: dict[str, Connection] = _NOBODY
     """and who has not been sent it yet."""
     waiting: bool = False
     """It stands in the line for a turn."""
+
+    def put(self, frame: bytes) -> None:
+        """Queue a frame for everyone who is a member now."""
+        if self.queue:
+            self.queue.append(frame)
+        else:
+            self.queue = [frame]
+        self.queued += len(frame)
+
+    def skip(self, sid: str) -> None:
+        """The member is not to be sent what is in the queue now."""
+        if not self.ahead:
+            self.ahead = {}
+        self.ahead[sid] = len(self.queue)
 
     def missing(self, sid: str) -> bytes:
         """What the member has not been sent; from here on it has."""
         missing = self.data if self.left.pop(sid, None) is not None else b""
         if self.queue:
             missing += b"".join(self.queue[self.ahead.get(sid, 0) :])
-            self.ahead[sid] = len(self.queue)
+            self.skip(sid)
         return missing
 
     def take(self, allowance: int, writes: Writes) -> int:
@@ -65,12 +86,12 @@ class _Room:
 
     def _next(self) -> bytes:
         """Everything in the queue, as one piece."""
-        queue, self.queue, self.queued = self.queue, [], 0
+        queue, self.queue, self.queued = self.queue, _NO_FRAMES, 0
         return queue[0] if len(queue) == 1 else b"".join(queue)
 
     def _begin(self, writes: Writes) -> int:
         """Start sending everything in the queue; who needs only the end of it is sent that at once."""
-        ahead, self.ahead = self.ahead, {}
+        ahead, self.ahead = self.ahead, _NO_COUNTS
         self.left = dict(self.members)
         for sid, count in ahead.items():
             connection = self.left.pop(sid)
@@ -99,7 +120,7 @@ class Rooms:
             room = self._rooms[name] = _Room()
         room.members[sid] = connection
         if room.queue:
-            room.ahead[sid] = len(room.queue)
+            room.skip(sid)
 
     def leave(self, name: str, sid: str) -> Writes:
         """The client is sent nothing more but what is returned. Harmless where it is not a member."""
@@ -110,7 +131,7 @@ class Rooms:
         connection = room.members.pop(sid)
         room.ahead.pop(sid, None)
         if not room.members:
-            room.queue.clear()
+            room.queue = _NO_FRAMES
             del self._rooms[name]
         return [((connection,), missing)] if missing else []
 
@@ -120,8 +141,7 @@ class Rooms:
         room = self._rooms.get(name)
         if room is None:
             return 0, []
-        room.queue.append(frame)
-        room.queued += len(frame)
+        room.put(frame)
         if not room.waiting:
             room.waiting = True
             self._line.append(room)

@@ -207,10 +207,9 @@ class SocketServer:
         """When to call ``tick`` at the latest."""
         return earliest(self._engine.next_deadline(), self._timers.next())
 
-    @property
     def has_outputs(self) -> bool:
         """Whether ``outputs`` may have something."""
-        return self._engine.has_outputs
+        return self._engine.has_outputs()
 
     def outputs(self) -> list[Output]:
         """What is to be done, in order."""
