@@ -119,10 +119,9 @@ class Server(ABC):
 
     def _perform(self, output: Output) -> None:
         if isinstance(output, Fanout):
-            for connections, data in output.writes:
-                self._write(connections, data)
+            self._write(output.writes)
         elif isinstance(output, Write):
-            self._write((output.connection,), output.data)
+            self._write((((output.connection,), output.data),))
         elif isinstance(output, Close):
             output.connection.transport.close()
         elif isinstance(output, Abort):
@@ -133,23 +132,24 @@ class Server(ABC):
             self.bridge.perform(output, self.now())
 
     @staticmethod
-    def _write(connections: Iterable[Connection], data: bytes) -> None:
+    def _write(writes: Iterable[tuple[Iterable[Connection], bytes]]) -> None:
         """The loop that all speed comes from: what happens here happens for every update and every member."""
-        size = len(data)
-        for connection in connections:
-            try:
-                sent = connection.write(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError:  # the peer has reset the connection
-                connection.transport.abort()
-                continue
-            except Exception:
-                log.exception("Error while writing to a connection; it is dropped")
-                connection.transport.abort()
-                continue
-            if sent != size:
-                connection.transport.keep(memoryview(data)[sent:])
+        for connections, data in writes:
+            size = len(data)
+            for connection in connections:
+                try:
+                    sent = connection.write(data)
+                except BlockingIOError:
+                    sent = 0
+                except OSError:  # the peer has reset the connection
+                    connection.transport.abort()
+                    continue
+                except Exception:
+                    log.exception("Error while writing to a connection; it is dropped")
+                    connection.transport.abort()
+                    continue
+                if sent != size:
+                    connection.transport.keep(memoryview(data)[sent:])
 
     def tick(self) -> None:
         """The timer fired."""
