@@ -8,7 +8,7 @@ READY := .venv/.ready
 PURE := tests/core tests/protocol tests/server tests/backplane
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format matrix simulate bench bench-quick bench-micro clean
+.PHONY: help setup demo test check format matrix simulate bench bench-quick bench-nodes bench-micro clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ bench: $(READY) benchmarks/peers/node_modules  ## Measure fan-out against other 
 
 bench-quick: $(READY) benchmarks/peers/node_modules  ## The same with fewer members, within 90 seconds
 	$(BIN)/python -m benchmarks.fanout --quick $(if $(JSON),--json $(JSON)) $(if $(PLOT),--plot $(PLOT))
+
+bench-nodes: $(READY)  ## Measure one and two nodes that share a Redis (JSON=FILE)
+	$(BIN)/python -m benchmarks.nodes $(if $(JSON),--json $(JSON))
 
 bench-micro: $(READY)  ## Time the layers without sockets
 	$(BIN)/python -m benchmarks.micro --fast

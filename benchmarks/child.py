@@ -19,14 +19,20 @@ class ChildFailed(RuntimeError):
     """A child ended, said nothing in time, or said that something went wrong; the message is one line."""
 
 
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds a process has used, all its threads together."""
+    return time.clock_gettime((~pid << 3) | 2)  # what clock_getcpuclockid(3) makes of it on Linux
+
+
 class Child:
     """A process on one core (None: on any) that takes lines and answers each with a line of JSON."""
 
-    def __init__(self, argv: Sequence[str], core: int | None) -> None:
+    def __init__(self, argv: Sequence[str], core: int | None, inherited: Sequence[int] = ()) -> None:
+        """It has the ``inherited`` open files too, by the same numbers."""
         self.argv = argv
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
         self._process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0, pass_fds=inherited
         )
         if core is not None:
             os.sched_setaffinity(self._process.pid, {core})  # before it has threads, which inherit it
@@ -67,7 +73,7 @@ class Child:
 
     def cpu(self) -> float:
         """CPU seconds the process has used, all its threads together."""
-        return time.clock_gettime((~self.pid << 3) | 2)  # what clock_getcpuclockid(3) makes of it on Linux
+        return cpu_seconds(self.pid)
 
     def resident(self) -> int:
         """Bytes of it that are in memory."""

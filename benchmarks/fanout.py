@@ -33,7 +33,7 @@ def _words(text: str) -> Names:
     return tuple(text.replace(",", " ").split())
 
 
-def _sizes(text: str) -> tuple[int, ...]:
+def whole_numbers(text: str) -> tuple[int, ...]:
     """Whole numbers from 1 with commas between them."""
     words = _words(text)
     if not words or not all(word.isdecimal() and int(word) for word in words):
@@ -64,7 +64,7 @@ def _cores() -> tuple[Cores, list[str]]:
     return Cores(cores[0], cores[1]), []
 
 
-def _raise_descriptors() -> int:
+def raise_descriptors() -> int:
     """Allow as many open files as the system does; how many that is."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -73,7 +73,7 @@ def _raise_descriptors() -> int:
 
 def _measure(contenders: list[Contender], scenarios: list[Scenario], repeat: int, quick: bool) -> Results:
     present, notes = _present(contenders)
-    fitting, smaller = fitted(scenarios, _raise_descriptors())
+    fitting, smaller = fitted(scenarios, raise_descriptors())
     cores, alone = _cores()
     if native.missing():
         notes.append(f"the load generator is the slow one in Python: {native.missing()}")
@@ -97,10 +97,11 @@ def _measure(contenders: list[Contender], scenarios: list[Scenario], repeat: int
 @click.option("--peers", type=_words, metavar="LIST", help="The others, the floor included.")
 @click.option("--scenarios", type=_words, default="", metavar="LIST", help=f"Names or kinds: {', '.join(KINDS)}.")
 @click.option(
-    "--members", type=_sizes, metavar="LIST", help="Sizes of the one room; the largest bounds the other scenarios too."
-)
+    "--members", type=whole_numbers, metavar="LIST",
+    help="Sizes of the one room; the largest bounds the other scenarios too.",
+)  # fmt: skip
 @click.option(
-    "--rooms", type=_sizes, metavar="LIST", help="Numbers of rooms that at most 5,000 members are spread over."
+    "--rooms", type=whole_numbers, metavar="LIST", help="Numbers of rooms that at most 5,000 members are spread over."
 )
 @click.option("--repeat", type=click.IntRange(1, 100), help="Runs of each scenario.")
 @click.option("--quick", is_flag=True, help="A look within 90 seconds: fewer members, shorter runs, one of each.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -70,18 +71,33 @@ class Measured:
 
 
 class LoadGenerator(Child):
-    """The clients of one server. Every method raises :exc:`benchmarks.child.ChildFailed`."""
+    """The clients of one server, or of several that share the members of each room evenly.
 
-    def __init__(self, port: int, core: int | None) -> None:
-        super().__init__([*program(), str(port)], core)
+    ``receipts`` is the writing end of a pipe, into which a byte goes for each update that everybody in its room has
+    got. Every method raises :exc:`benchmarks.child.ChildFailed`.
+    """
+
+    def __init__(self, ports: Sequence[int], core: int | None, receipts: int | None = None) -> None:
+        super().__init__([*program(), str(ports[0])], core, [] if receipts is None else [receipts])
+        self._ports = ports
+        self._placed: Counter[int] = Counter()
+        if receipts is not None:
+            self.say(f"receipts {receipts}")
 
     def connect(self, members: Sequence[Member], probe: Member | None = None) -> Connected:
         """Connect and join these too; the probe is a session that asks while the others listen."""
-        lines = [f"member {member.room} {member.project_id} {member.cookie}" for member in members]
+        lines = [line for member in members for line in self._lines(member)]
         if probe is not None:
             lines.append(f"probe {probe.project_id} {probe.cookie}")
         self.say("\n".join([*lines, f"connect {INFLIGHT}"]))
         return Connected(**self.hear(CONNECTING))
+
+    def _lines(self, member: Member) -> Iterator[str]:
+        """What names a member, with where it connects to."""
+        if len(self._ports) > 1:
+            yield f"port {self._ports[self._placed[member.room] % len(self._ports)]}"
+            self._placed[member.room] += 1
+        yield f"member {member.room} {member.project_id} {member.cookie}"
 
     def begin(self, updates: int, *, ping_ms: float = 0.0, join_ms: float = 0.0) -> None:
         """Expect so many updates more in every room, from now on."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 import time
@@ -45,9 +46,11 @@ class Histogram:
 class Session(asyncio.Protocol):
     """One client: what it is told, and what it still has to get."""
 
-    def __init__(self, load: Load, number: int, project_id: str, cookie: str) -> None:
+    def __init__(self, load: Load, number: int, room: int, project_id: str, cookie: str) -> None:
         self.load = load
         self.name = f"session {number}"
+        self.port = load.port
+        self.room = room
         self.project_id = project_id
         self.cookie = cookie
         self.next = self.target = 0
@@ -57,7 +60,7 @@ class Session(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.write(
-            f"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1:{self.load.port}\r\n"
+            f"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
             "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
             f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nCookie: {self.cookie}\r\n\r\n".encode()
         )
@@ -141,7 +144,7 @@ class Session(asyncio.Protocol):
             what = "again" if seq < self.next else "unasked" if seq == self.next else "too early, others are missing"
             raise Failed(f"{self.name}: update {seq} came {what}; {self.next} was due")
         self.next += 1
-        self.load.has_got(sent, received, complete=self.next == self.target)
+        self.load.has_got(self.room, seq, sent, received, complete=self.next == self.target)
 
 
 @define
@@ -180,6 +183,9 @@ class Load:
         self._failed = ""
         self._waiting: asyncio.Semaphore | None = None
         self._pending = 0
+        self._receipts: int | None = None
+        self._room_sizes: Counter[int] = Counter()
+        self._got: Counter[tuple[int, int]] = Counter()
         self._deliveries = 0
         self._first = 0  # publication, in nanoseconds
         self._progress = 0  # the last receipt or join, likewise
@@ -197,21 +203,39 @@ class Load:
         if self._waiting is not None:
             self._waiting.release()
 
-    def has_got(self, sent: int, received: int, *, complete: bool) -> None:
+    def has_got(self, room: int, seq: int, sent: int, received: int, *, complete: bool) -> None:
         """A session got an update, perhaps the last one it was to get."""
         self._deliveries += 1
         self._first = min(self._first or sent, sent)
         self._progress = received
         self._delays.note(received - sent)
         self._pending -= complete
+        if self._receipts is not None:
+            self._count_receipt(self._receipts, room, seq)
+
+    def _count_receipt(self, receipts: int, room: int, seq: int) -> None:
+        """Write a byte when the last member of the room has got an update."""
+        self._got[room, seq] += 1
+        if self._got[room, seq] == self._room_sizes[room]:
+            del self._got[room, seq]
+            try:
+                os.write(receipts, b"\0")
+            except OSError as error:
+                raise Failed(f"cannot say what has arrived: {error.strerror}") from error
 
     async def obey(self, line: str) -> None:
         """Carry out one command and print the answer. Raises :exc:`Failed`."""
         command, *words = line.split(" ", 3)
         if command == "member":
-            self._sessions.append(Session(self, len(self._sessions), words[1], words[2]))
+            room = int(words[0])
+            self._sessions.append(Session(self, len(self._sessions), room, words[1], words[2]))
+            self._room_sizes[room] += 1
         elif command == "probe":
-            self._probe = Session(self, len(self._sessions), words[0], " ".join(words[1:]))
+            self._probe = Session(self, len(self._sessions), -1, words[0], " ".join(words[1:]))
+        elif command == "port":
+            self.port = int(words[0])
+        elif command == "receipts":
+            self._receipts = int(words[0])
         elif command == "connect":
             await self._connect(int(words[0]))
         elif command == "measure":
@@ -239,7 +263,7 @@ class Load:
             while self._waiting.locked():
                 await self._look(CONNECT_PATIENCE)
             await self._waiting.acquire()
-            await loop.create_connection(lambda session=session: session, "127.0.0.1", self.port)  # type: ignore[misc]
+            await loop.create_connection(lambda session=session: session, "127.0.0.1", session.port)  # type: ignore[misc]
         await self._wait(CONNECT_PATIENCE)
         say(
             {"joined": len(sessions), "seconds": (self._progress - began) / 1e9, "cpu": time.process_time() - self._cpu}

@@ -1,4 +1,7 @@
-"""Our own server under test, put together as ``automoderate serve`` does: ``python -m benchmarks.ours ADAPTER CONFIG``.
+"""Our own server under test, put together as ``automoderate serve`` does.
+
+    python -m benchmarks.ours ADAPTER CONFIG
+    python -m benchmarks.ours ADAPTER REDIS_URL CONFIG        # a node of several, which publishes nothing itself
 
 Hub, limits, history and metrics are in every figure. What is different from the default is what the load would run
 into by coming from one address: how many connections and events a minute are taken.
@@ -81,7 +84,7 @@ def _has_more_to_do(server: Server, now: float) -> bool:
 
 def main() -> None:
     """Serve until standard input ends."""
-    name, path = sys.argv[1:]
+    name, *redis_url, path = sys.argv[1:]
     if name == "asyncio":
         sys.modules["uvloop"] = None  # type: ignore[assignment]  # not found, as where it is not installed
     from automoderate import app
@@ -92,6 +95,7 @@ def main() -> None:
         port=0,
         database_url=config.database_url,
         secret_key=config.secret_key,
+        redis_url=redis_url[0] if redis_url else None,
         log_level="warning",
         ping_interval=config.ping_interval,
         recheck_interval=RECHECK_INTERVAL,

@@ -1,6 +1,7 @@
 """What a run has found, to look at: ``python -m benchmarks.report RESULT.json [--markdown] [--plot DIR]``.
 
-RESULT.json is what ``python -m benchmarks.fanout --json RESULT.json`` has written (:mod:`benchmarks.results`).
+RESULT.json is what ``python -m benchmarks.fanout --json RESULT.json`` has written (:mod:`benchmarks.results`), or
+``python -m benchmarks.nodes``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import click
 from attrs import fields, frozen
 
-from benchmarks import table
+from benchmarks import planning, table
 from benchmarks.results import SCHEMA, Results, Sample
 from benchmarks.scenarios import Scenario
 from benchmarks.servers import Contender
@@ -42,7 +43,7 @@ class Report:
             raise UnreadableResults(f"its schema is {stored['schema']!r}, and {SCHEMA} is read here; run it again")
         names = [field.name for field in fields(Scenario)]
         results = Results(
-            [Contender(c["name"], c["title"], c["kind"], tuple(c["command"])) for c in stored["contenders"]],
+            [_contender(contender) for contender in stored["contenders"]],
             [Scenario(**{name: s[name] for name in names if name in s}) for s in stored["scenarios"]],
             [_sample(sample) for sample in stored["samples"]],
             stored["notes"],
@@ -71,6 +72,11 @@ class Report:
         return f"{self.date[:10]}, {self.machine['processor']}, {cores} cores, {memory}, {self.machine['system']}"
 
 
+def _contender(stored: dict[str, Any]) -> Contender:
+    command = tuple(stored["command"])
+    return Contender(stored["name"], stored["title"], stored["kind"], command, nodes=stored.get("nodes", 0))
+
+
 def _sample(stored: dict[str, Any]) -> Sample:
     figures = {key: value for key, value in stored.items() if key not in ("scenario", "contender", "round")}
     return Sample(stored["scenario"], stored["contender"], stored["round"], figures)
@@ -85,6 +91,7 @@ def markdown(report: Report) -> str:
     parts = [
         f"{report.origin}. Medians of {report.rounds}, in brackets smallest and largest. `{' '.join(report.command)}`",
         *("\n".join(_table(results, scenario)) for scenario in results.scenarios),
+        *("\n".join(lines) for lines in [list(_planning(results))] if lines),
         "\n".join(_versions(report)),
     ]
     if results.notes:
@@ -93,7 +100,7 @@ def markdown(report: Report) -> str:
 
 
 def _table(results: Results, scenario: Scenario) -> Iterator[str]:
-    main, columns = table.COLUMNS[scenario.kind]
+    main, columns = table.columns(results, scenario)
     references = [name for name in table.REFERENCES if results.median(scenario.name, name, main)]
     headings = [*(heading for heading, *_ in columns), *(table.REFERENCES[name] for name in references)]
     yield f"### {scenario.title[0].upper()}{scenario.title[1:]}\n"
@@ -109,6 +116,15 @@ def _table(results: Results, scenario: Scenario) -> Iterator[str]:
         cells += [_ratio(results, scenario, contender, other, main) for other in references]
         limited = any(results.values(scenario.name, contender.name, "load_limited"))
         yield f"| {name}{' (load generator at its limit)' if limited else ''} | " + " | ".join(cells) + " |"
+
+
+def _planning(results: Results) -> Iterator[str]:
+    heading, *rows = planning.rows(results) or [()]
+    if heading:
+        yield f"### {planning.TITLE}\n"
+        yield "| CPU µs | " + " | ".join(heading[1:]) + " |"
+        yield "|---|" + "--:|" * (len(heading) - 1)
+        yield from ("| " + " | ".join(row) + " |" for row in rows)
 
 
 def _cell(results: Results, scenario: Scenario, contender: Contender, figure: str, divisor: float, digits: int) -> str:

@@ -9,7 +9,7 @@
      "versions": {"python": "3.11.9", "automoderate": "0.1.0", …},
      "notes": ["what was left out or made smaller, and why"],
      "contenders": [{"name": "asyncio", "title": "AutoModerate, asyncio", "kind": "adapter" | "peer" | "floor",
-                     "command": ["…"], "versions": {"uvloop": "0.21.0"}}],
+                     "command": ["…"], "versions": {"uvloop": "0.21.0"}, "nodes": 0 (that share a Redis)}],
      "scenarios": [{"name": "fanout-1x5000", "kind": "throughput", "members": 5000, "rooms": 1,
                     "rate": null, "batch": 1}],
      "samples": [{"scenario": "fanout-1x5000", "contender": "asyncio", "round": 0, …}]}
@@ -18,11 +18,14 @@ Contenders and scenarios are in the order in which they are shown. A sample has 
 and, by the kind of its scenario (times in seconds unless the name says otherwise):
 
 ``throughput``, ``backlog`` and ``delay``
-    ``deliveries``, ``seconds`` (first publish to last receipt), ``rate`` (deliveries a second), ``server_cpu`` (CPU
-    seconds of the server's process meanwhile), ``cost_us`` (that per delivery, microseconds), ``load_share`` (the load
-    generator's CPU time by wall time, 0 to 1), ``load_limited`` (it was above 0.9: the figure may be the load
-    generator's), ``delay`` (publish to receipt: ``p50_ms``, ``p99_ms``, ``max_ms`` and ``histogram``, pairs of an
-    upper bound in microseconds and a count, ascending, empty ones left out).
+    ``updates``, ``deliveries``, ``seconds`` (first publish to last receipt), ``rate`` (deliveries a second),
+    ``server_cpu`` (CPU seconds of the server's process meanwhile), ``cost_us`` (that per delivery, microseconds),
+    ``load_share`` (the load generator's CPU time by wall time, 0 to 1), ``load_limited`` (it was above 0.9: the figure
+    may be the load generator's), ``delay`` (publish to receipt: ``p50_ms``, ``p99_ms``, ``max_ms`` and ``histogram``,
+    pairs of an upper bound in microseconds and a count, ascending, empty ones left out).
+    Where nodes share a Redis ``server_cpu`` is of all of them. ``redis_cpu`` and ``publisher_cpu`` stand beside it (CPU
+    seconds), ``redis_us`` and ``publisher_us`` are the same per update (microseconds). Where those run on the load
+    generator's core ``load_share`` counts them too.
 ``stall``
     The same, and ``ping`` and ``join``: how long another client's WebSocket ping and ``join_project`` took to be
     answered meanwhile, ``count``, ``p50_ms``, ``p99_ms``, ``max_ms`` each.
@@ -119,7 +122,7 @@ class Results:
             "notes": self.notes,
             "contenders": [
                 {"name": c.name, "title": c.title, "kind": c.kind, "command": [*c.argv, "CONFIG"],
-                 "versions": c.versions()}
+                 "versions": c.versions(), "nodes": c.nodes}
                 for c in self.contenders
             ],
             "scenarios": [attrs.asdict(scenario) for scenario in self.scenarios],

@@ -11,6 +11,7 @@ from typing import Any
 from attrs import define, evolve, field, frozen
 
 from benchmarks.child import ChildFailed
+from benchmarks.cluster import Cluster
 from benchmarks.generator import Connected, LoadGenerator, Measured
 from benchmarks.progress import Progress
 from benchmarks.results import Results, Sample
@@ -33,6 +34,10 @@ class Cores:
 
     server: int | None
     load: int | None
+    nodes: Sequence[int | None] = ()
+    """Of servers that share a Redis, one for each."""
+    others: int | None = None
+    """Of that Redis, and of who publishes through it."""
 
 
 @define(eq=False)
@@ -40,16 +45,23 @@ class Site:
     """A server with all its sessions. Raises :exc:`ChildFailed` wherever one of them fails."""
 
     contender: Contender
-    server: Server
+    server: Server | Cluster
     load: LoadGenerator
+    crowded: bool
+    """Redis and the publisher share the load generator's core."""
     capacity: float = 0.0
     """Deliveries a second in the last run without a fixed rate."""
 
     @classmethod
     def start(cls, contender: Contender, config: Path, cores: Cores) -> Site:
-        server = Server(contender, config, cores.server)
+        server: Server | Cluster
+        if contender.nodes:
+            server = Cluster(contender, config, cores.nodes, cores.others)
+        else:
+            server = Server(contender, config, cores.server)
+        crowded = bool(contender.nodes) and cores.others == cores.load
         try:
-            return cls(contender, server, LoadGenerator(server.port, cores.load))
+            return cls(contender, server, LoadGenerator(server.ports, cores.load, server.receipts), crowded)
         except BaseException:
             server.close()
             raise
@@ -91,12 +103,17 @@ class Site:
         if scenario.rate is not None:  # at which not every server can follow
             deliveries = min(deliveries, scenario.deliveries(scenario.rate * seconds))
         updates = scenario.step * max(1, round(deliveries / scenario.deliveries(scenario.step)))
-        measured, cpu = self._publish(scenario, updates)
+        measured, spent = self._publish(scenario, updates)
+        others = {name: seconds for name, seconds in spent.items() if name != "server"}
+        beside = sum(others.values()) if self.crowded else 0.0
         rate = measured.deliveries / measured.seconds
         if scenario.rate is None:
             self.capacity = rate
         figures = {
-            "deliveries": measured.deliveries, "rate": rate, **_costs(measured, cpu, measured.deliveries),
+            "updates": updates, "deliveries": measured.deliveries, "rate": rate,
+            **_costs(measured, spent["server"], measured.deliveries, beside),
+            **{f"{name}_cpu": seconds for name, seconds in others.items()},
+            **{f"{name}_us": seconds / updates * 1e6 for name, seconds in others.items()},
             "delay": {
                 **measured.delivery.summary(),
                 "histogram": [[bound / 1000, count] for bound, count in measured.delivery.counts],
@@ -107,20 +124,21 @@ class Site:
                 figures[name] = {"count": delays.count, **delays.summary()}
         return figures
 
-    def _publish(self, scenario: Scenario, updates: int) -> tuple[Measured, float]:
-        """Publish, and wait until everything has arrived; with the server's CPU seconds meanwhile."""
+    def _publish(self, scenario: Scenario, updates: int) -> tuple[Measured, dict[str, float]]:
+        """Publish, and wait until everything has arrived; with the CPU seconds meanwhile, by who has used them."""
         stall = scenario.kind == "stall"
         self.load.begin(updates // scenario.rooms, ping_ms=PING_MS if stall else 0, join_ms=JOIN_MS if stall else 0)
-        cpu = self.server.cpu()
+        before = self.server.spent()
         self.server.publish(rooms=scenario.rooms, updates=updates, batch=scenario.batch, rate=scenario.rate)
         measured = self.load.result(LONGEST)
-        cpu = self.server.cpu() - cpu
+        spent = {name: seconds - before[name] for name, seconds in self.server.spent().items()}
         self.server.hear(ANSWER)
-        return measured, cpu
+        return measured, spent
 
 
-def _costs(done: Connected | Measured, server_cpu: float, number: int) -> dict[str, Any]:
-    share = done.cpu / done.seconds
+def _costs(done: Connected | Measured, server_cpu: float, number: int, beside: float = 0.0) -> dict[str, Any]:
+    """``beside`` are CPU seconds that others have used of the load generator's core."""
+    share = (done.cpu + beside) / done.seconds
     return {
         "seconds": done.seconds, "server_cpu": server_cpu, "cost_us": server_cpu / number * 1e6,
         "load_share": share, "load_limited": share > LIMIT,

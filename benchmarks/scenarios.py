@@ -70,9 +70,9 @@ class Sizes:
         spread = [(base, rooms) for rooms in self.rooms if rooms <= base]
         rooms = min(100, max((rooms for rooms in self.rooms if rooms <= base), default=1))
         return [
-            *(_throughput(*layout) for layout in dict.fromkeys([*((size, 1) for size in self.members), *spread])),
-            Scenario(f"delay-1x{several}", "delay", several, 1, rate=50.0),
-            Scenario(f"delay-{rooms}x{base // rooms}", "delay", base, rooms, rate=200.0),
+            *(throughput(*layout) for layout in dict.fromkeys([*((size, 1) for size in self.members), *spread])),
+            delay(several, 1),
+            delay(base, rooms, rate=200.0),
             *(Scenario(f"backlog-{size}", "backlog", several, batch=size) for size in BACKLOGS),
             Scenario(f"connect-{base}", "connect", base),
             Scenario(f"memory-{base}", "memory", base),
@@ -83,9 +83,15 @@ class Sizes:
 QUICK = Sizes((500,), (1, 100))
 
 
-def _throughput(members: int, rooms: int) -> Scenario:
+def throughput(members: int, rooms: int) -> Scenario:
+    """As many updates as are taken."""
     name = f"fanout-{rooms}x{members // rooms}"
     return Scenario(name, "throughput", members, rooms, batch=min(rooms, BATCH))
+
+
+def delay(members: int, rooms: int, rate: float = 50.0) -> Scenario:
+    """Updates at a fixed rate."""
+    return Scenario(f"delay-{rooms}x{members // rooms}", "delay", members, rooms, rate=rate)
 
 
 def chosen(scenarios: Iterable[Scenario], words: Sequence[str]) -> list[Scenario]:

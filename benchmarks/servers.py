@@ -36,6 +36,9 @@ nanoseconds just before the update is encoded; every update is encoded when it i
 previous one has left as far as the server can tell, and with a ``rate`` batches leave at fixed times, so many updates
 a second in all. The answer may come before the last update has left.
 
+Several servers that share a Redis are started as ``<argv> REDIS_URL CONFIG`` and publish nothing: a process of its own
+takes those commands and publishes through Redis (:mod:`benchmarks.cluster`).
+
 End of file on standard input ends the process, in two seconds at most; then it is killed. CPU time and resident memory
 are what the kernel says of the process; it may have threads, but no children.
 """
@@ -44,7 +47,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,6 +76,8 @@ class Contender:
     """What it runs on, by name."""
     most_members: int | None = None
     """With more it is not measured, and a note says so."""
+    nodes: int = 0
+    """How many of it share a Redis; 0 where it is alone."""
 
 
 def needs(**modules: str) -> Callable[[], str | None]:
@@ -103,17 +108,29 @@ def distributions(*names: str) -> Callable[[], dict[str, str]]:
 class Server(Child):
     """A server under test that is listening."""
 
+    receipts: int | None = None
+    """Where it wants to be told of what has arrived: nowhere, it knows what it has written."""
+
     def __init__(self, contender: Contender, config: Path, core: int | None) -> None:
         super().__init__([*contender.argv, str(config)], core)
         try:
-            self.port: int = self.hear(STARTING)["port"]
+            self.ports: Sequence[int] = [self.hear(STARTING)["port"]]
         except BaseException:
             self.close()
             raise
 
     def publish(self, *, rooms: int, updates: int, batch: int, rate: float | None) -> None:
         """Begin to publish; ``hear`` has the answer. Raises :exc:`ChildFailed`."""
-        self.say(json.dumps({"publish": {"rooms": rooms, "updates": updates, "rate": rate, "batch": batch}}))
+        self.say(publish_command(rooms=rooms, updates=updates, batch=batch, rate=rate))
+
+    def spent(self) -> dict[str, float]:
+        """CPU seconds used so far, by who has used them."""
+        return {"server": self.cpu()}
+
+
+def publish_command(*, rooms: int, updates: int, batch: int, rate: float | None) -> str:
+    """The line that has updates published."""
+    return json.dumps({"publish": {"rooms": rooms, "updates": updates, "rate": rate, "batch": batch}})
 
 
 def _ours(name: str, title: str, **modules: str) -> Contender:

@@ -78,7 +78,12 @@ class Updates:
 
 def ready(port: int) -> None:
     """Say that connections are taken."""
-    print(json.dumps({"port": port}), flush=True)
+    say({"port": port})
+
+
+def say(answer: dict[str, Any]) -> None:
+    """Say one line."""
+    print(json.dumps(answer), flush=True)
 
 
 def serve_commands(publish: Callable[[Publish], None]) -> None:
@@ -86,4 +91,4 @@ def serve_commands(publish: Callable[[Publish], None]) -> None:
     for line in sys.stdin:
         command = Publish(**json.loads(line)["publish"])
         publish(command)
-        print(json.dumps({"published": command.updates}), flush=True)
+        say({"published": command.updates})

@@ -2,8 +2,11 @@
  *
  *     load PORT           on 127.0.0.1
  *
- * Commands come on standard input, one a line, and each but the first two is answered with one line of JSON:
+ * Commands come on standard input, one a line, and each but the first four is answered with one line of JSON:
  *
+ *     port PORT                        who is named from here on connects to this port: several servers have one generator
+ *     receipts DESCRIPTOR              before any member: write a byte there, an open pipe, for every update that
+ *                                      everybody in its room has got
  *     member ROOM PROJECT COOKIE       there is a session that will join PROJECT; ROOM is its number, from 0
  *     probe PROJECT COOKIE             one session more, no member of a measured room, which asks while others listen
  *     connect INFLIGHT                 connect and join those who have not joined, so many at a time
@@ -28,6 +31,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -42,6 +46,7 @@
 
 enum { BATCH = 64, BUFFER = 1 << 18, LINGER_NS = 20000000, CONNECT_PATIENCE_S = 60 };
 enum { UNANSWERED = 4096 }; /* questions at most */
+enum { APART = 128 }; /* updates that a room's quickest member may be ahead of its slowest while receipts are of use */
 enum { SUB = 64, BUCKETS = 64 * SUB }; /* of a histogram: 64 to each power of two, so within 1.6 % */
 #define SECOND 1000000000LL
 
@@ -50,6 +55,7 @@ enum phase { IDLE, CONNECTING_ALL, MEASURING, LINGERING, FAILED };
 
 struct member {
     int fd;
+    int port;
     int room;
     enum state state;
     int64_t next;     /* the number of the update that is due */
@@ -57,6 +63,11 @@ struct member {
     char *rest;       /* the beginning of a frame whose end has not come yet */
     size_t rest_size;
     char *project, *cookie;
+};
+
+/* Who has got what, where somebody wants to know: update number n is counted at n % APART. */
+struct room {
+    int members, got[APART];
 };
 
 struct histogram {
@@ -79,6 +90,8 @@ static struct histogram delays;
 static enum phase phase = IDLE;
 static int64_t deliveries, first_sent, last_receipt, last_progress, began, patience;
 static double cpu_before;
+static struct room *rooms;
+static int room_count, receipts = -1;
 static int port, poller;
 static char buffer[BUFFER];
 
@@ -161,13 +174,13 @@ static void send_upgrade(struct member *m) {
                         "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n"
                         "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nCookie: %s\r\n\r\n",
-                        port, m->cookie);
+                        m->port, m->cookie);
     send_all(m, request, size);
     m->state = UPGRADING;
 }
 
 static void start(struct member *m) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(m->port)};
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET | EPOLLRDHUP, .data.u64 = m - members + 1};
     int on = 1;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -202,6 +215,13 @@ static bool number_after(const char **at, const char *end, const char *name, siz
     return true;
 }
 
+static void count_receipt(int room, int64_t seq) {
+    int *got = &rooms[room].got[seq % APART];
+    if (++*got < rooms[room].members) return;
+    *got = 0;
+    if (write(receipts, "", 1) != 1) fail("cannot say what has arrived: %s", strerror(errno));
+}
+
 static void take_update(struct member *m, const char *text, const char *end, int64_t received) {
     static size_t seq_hint, sent_hint;
     int64_t seq, sent;
@@ -220,6 +240,7 @@ static void take_update(struct member *m, const char *text, const char *end, int
     if (!deliveries++ || sent < first_sent) first_sent = sent;
     last_receipt = last_progress = received;
     note(&delays, received - sent);
+    if (receipts >= 0) count_receipt(m->room, seq);
     if (++m->next == m->target) done++;
 }
 
@@ -370,9 +391,19 @@ static void begin_asking(struct question *q, double milliseconds) {
 
 /* Commands and phases. */
 
+static void add_to_room(int room) {
+    if (room >= room_count) {
+        rooms = realloc(rooms, (room + 1) * sizeof *rooms);
+        memset(rooms + room_count, 0, (room + 1 - room_count) * sizeof *rooms);
+        room_count = room + 1;
+    }
+    rooms[room].members++;
+}
+
 static void add_member(int room, const char *project, const char *cookie) {
     if (count == room_for) members = realloc(members, (room_for = room_for ? 2 * room_for : 1024) * sizeof *members);
-    members[count++] = (struct member){.fd = -1, .room = room, .project = strdup(project), .cookie = strdup(cookie)};
+    members[count++] = (struct member){
+        .fd = -1, .port = port, .room = room, .project = strdup(project), .cookie = strdup(cookie)};
 }
 
 static void begin(enum phase next) {
@@ -399,8 +430,11 @@ static void obey(char *line) {
     int room;
     long long updates;
     double seconds, ping_ms, join_ms;
-    if (sscanf(line, "member %d %127s %1499[^\n]", &room, project, cookie) == 3)
+    if (sscanf(line, "member %d %127s %1499[^\n]", &room, project, cookie) == 3) {
         add_member(room, project, cookie);
+        if (receipts >= 0) add_to_room(room);
+    } else if (sscanf(line, "port %d", &port) == 1 || sscanf(line, "receipts %d", &receipts) == 1)
+        ; /* there is nothing to say to that */
     else if (sscanf(line, "probe %127s %1499[^\n]", project, cookie) == 2) {
         add_member(-1, project, cookie);
         probe = count - 1;
@@ -466,6 +500,7 @@ int main(int argc, char **argv) {
     struct epoll_event events[BATCH], input = {.events = EPOLLIN};
     if (argc != 2) return 2;
     port = atoi(argv[1]);
+    signal(SIGPIPE, SIG_IGN); /* of whoever wanted to know what has arrived */
     poller = epoll_create1(0);
     if (epoll_ctl(poller, EPOLL_CTL_ADD, STDIN_FILENO, &input)) return 1;
     for (;;) {

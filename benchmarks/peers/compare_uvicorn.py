@@ -32,7 +32,7 @@ def costs(contender: Contender, world: World) -> list[float]:
     server = Server(contender, world.config, 0)
     load = None
     try:
-        load = LoadGenerator(server.port, 1)
+        load = LoadGenerator(server.ports, 1)
         load.connect(world.members(MEMBERS, 1), None)
         found = []
         for _ in range(ROUNDS):

@@ -38,7 +38,7 @@ def server() -> Iterator[ScriptedServer]:
 @pytest.fixture
 def load(language: str, server: ScriptedServer) -> Iterator[LoadGenerator]:
     """A load generator with one session, which has joined."""
-    load = LoadGenerator(server.port, None)
+    load = LoadGenerator([server.port], None)
     try:
         load.connect([Member(0, "project", "session=signed")])
         yield load

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
 
 import pytest
 from scripted_server import ScriptedServer, frame, update
@@ -84,10 +86,53 @@ def test_an_end_of_the_connection_is_an_error(load: LoadGenerator, server: Scrip
         load.result(PATIENCE)
 
 
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Its reading and its writing end; a test that closes one gives it another file."""
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+@pytest.mark.usefixtures("language")
+def test_says_of_each_update_when_the_last_member_has_it_whichever_server_that_is_on(
+    server: ScriptedServer, pipe: tuple[int, int]
+) -> None:
+    reading, writing = pipe
+    with ScriptedServer() as other:
+        load = LoadGenerator([server.port, other.port], None, writing)
+        try:
+            load.connect([Member(0, "project", "session=signed")] * 2)
+            load.begin(3)
+            for one in (server, other):
+                one.send(b"".join(frame(update(seq)) for seq in range(3)))
+            assert load.result(PATIENCE).deliveries == 6
+            assert os.read(reading, 100) == b"\0" * 3
+        finally:
+            load.close()
+
+
+@pytest.mark.usefixtures("language")
+def test_nobody_who_wants_to_know_what_has_arrived_is_an_error(server: ScriptedServer, pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    load = LoadGenerator([server.port], None, writing)
+    try:
+        load.connect([Member(0, "project", "session=signed")])
+        load.begin(1)
+        with open(os.devnull) as nothing:
+            os.dup2(nothing.fileno(), reading)
+        server.say(update(0))
+        with pytest.raises(ChildFailed, match="cannot say what has arrived: Broken pipe"):
+            load.result(PATIENCE)
+    finally:
+        load.close()
+
+
 @pytest.mark.usefixtures("language")
 def test_a_session_that_may_not_join_is_an_error(server: ScriptedServer) -> None:
     server.welcome = {"40": ('40{"sid":"a"}', '42["error",{"message":"Authentication required"}]')}
-    load = LoadGenerator(server.port, None)
+    load = LoadGenerator([server.port], None)
     try:
         with pytest.raises(ChildFailed, match="Authentication required"):
             load.connect([Member(0, "project", "session=signed")])

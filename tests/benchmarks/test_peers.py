@@ -39,7 +39,7 @@ def peer(request: pytest.FixtureRequest, world: World) -> Iterator[Server]:
 
 @pytest.fixture
 def load(peer: Server) -> Iterator[LoadGenerator]:
-    load = LoadGenerator(peer.port, None)
+    load = LoadGenerator(peer.ports, None)
     yield load
     load.close()
 

@@ -1,0 +1,147 @@
+"""``python -m benchmarks.nodes``: one and two nodes that share a Redis, and the in-memory backplane beside them.
+
+What is measured is the whole way: a publisher in a process of its own, Redis, one or two nodes, and everybody in the
+room. See docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+from attrs import evolve
+
+from benchmarks import cluster, native, table
+from benchmarks.fanout import REPEAT, raise_descriptors, whole_numbers
+from benchmarks.progress import Progress
+from benchmarks.results import Results
+from benchmarks.run import Cores, Run
+from benchmarks.scenarios import SEVERAL, Scenario, delay, fitted, throughput
+from benchmarks.servers import ADAPTERS, Contender, distributions
+from benchmarks.world import World
+
+NODES = (1, 2)
+MEMBERS, ROOMS, SECONDS = SEVERAL, (1, 100), 2.0
+RATES = {1: 50.0}  # updates a second by the number of rooms, where delay is measured
+RATE = 200.0  # with any other
+
+
+class CannotRun(click.ClickException):
+    """Something is missing: one line that names the fix, and exit status 3."""
+
+    exit_code = 3
+
+
+def contenders(adapter: Contender) -> list[Contender]:
+    """The adapter alone with its backplane in memory, and nodes of it that share a Redis."""
+
+    def versions() -> dict[str, str]:
+        return {**adapter.versions(), **cluster.redis_version(), **distributions("redis")()}
+
+    return [
+        evolve(adapter, name="memory", title="in memory, 1 node"),
+        *(
+            evolve(adapter, name=f"redis-{nodes}", title=f"through Redis, {nodes} node{'s' if nodes > 1 else ''}",
+                   versions=versions, nodes=nodes)
+            for nodes in NODES
+        ),
+    ]  # fmt: skip
+
+
+def scenarios(members: int, rooms: Sequence[int]) -> list[Scenario]:
+    """Throughput with all members, and delay with at most a thousand, in each of these numbers of rooms.
+
+    Each room gets the same, and at least one member on each node. ``ValueError`` where there are too few for that.
+    """
+    few = next((number for number in rooms if members < number * max(NODES)), None)
+    if few is not None:
+        raise ValueError(f"{few} rooms need at least {few * max(NODES)} members, one of each room on each node")
+    found = [throughput(members // number * number, number) for number in rooms]
+    for number in rooms:
+        several = min(members, max(SEVERAL, number * max(NODES)))
+        found.append(delay(several // number * number, number, RATES.get(number, RATE)))
+    return found
+
+
+def placed(cores: Sequence[int]) -> tuple[Cores, list[str]]:
+    """Which process runs on which of these cores, and what that does to the figures."""
+    most = max(NODES)
+    if len(cores) >= most + 2:
+        nodes, load, others = tuple(cores[:most]), cores[most], cores[most + 1]
+        return Cores(nodes[0], load, nodes, others), []
+    if len(cores) < 2:
+        return Cores(None, None, (None,) * most, None), ["everything shares the only core: figures are too low"]
+    note = (
+        f"{len(cores)} cores: all nodes share one, and the load generator, Redis and the publisher another, so that two"
+        " nodes cannot deliver more than one. What counts here is CPU µs each, of all nodes together: n nodes with a"
+        " core each would deliver n × 1,000,000 / CPU µs a second"
+    )
+    return Cores(cores[0], cores[1], (cores[0],) * most, cores[1]), [note]
+
+
+def _measure(adapter: Contender, wanted: list[Scenario], repeat: int, seconds: float) -> Results:
+    fitting, notes = fitted(wanted, raise_descriptors())
+    cores, crowded = placed(sorted(os.sched_getaffinity(0)))
+    if native.missing():
+        notes.append(f"the load generator is the slow one in Python: {native.missing()}")
+    notes.append('Redis keeps what it is told with "appendonly yes" and "appendfsync everysec"')
+    results = Results(contenders(adapter), fitting, notes=[*notes, *crowded])
+    progress = Progress(Run.steps(fitting, results.contenders, repeat))
+    with tempfile.TemporaryDirectory(prefix="automoderate-benchmarks-") as folder:
+        world = World.make(Path(folder), [scenario.layout for scenario in fitting])
+        try:
+            Run(results, world, cores, repeat, seconds, seconds, math.inf, progress).run()
+        finally:
+            progress.close()
+    return results
+
+
+@click.command()
+@click.option(
+    "--adapter",
+    type=click.Choice([adapter.name for adapter in ADAPTERS]),
+    default=lambda: "asyncio" if find_spec("uvloop") is None else "uvloop",
+    help="What the nodes run on; uvloop where it is installed, else asyncio.",
+)
+@click.option("--members", type=click.IntRange(1), default=MEMBERS, show_default=True, help="Of all rooms together.")
+@click.option(
+    "--rooms", type=whole_numbers, default=",".join(map(str, ROOMS)), show_default=True, metavar="LIST",
+    help="Numbers of rooms that they are spread over.",
+)  # fmt: skip
+@click.option("--repeat", type=click.IntRange(1, 100), default=REPEAT, show_default=True, help="Runs of each scenario.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.05, 60), default=SECONDS, show_default=True, help="How long a run is to last."
+)
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False, writable=True),
+    help="Write every sample; python -m benchmarks.report reads them.",
+)  # fmt: skip
+def main(
+    adapter: str, members: int, rooms: tuple[int, ...], repeat: int, seconds: float, json_path: Path | None
+) -> None:
+    """Measure one and two nodes that share a Redis, and print medians and what to plan with."""
+    if json_path is not None and not json_path.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {json_path.parent}", param_hint="--json")
+    try:
+        wanted = scenarios(members, rooms)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    chosen = next(contender for contender in ADAPTERS if contender.name == adapter)
+    for missing in (chosen.missing(), cluster.missing()):
+        if missing is not None:
+            raise CannotRun(missing)
+    results = _measure(chosen, wanted, repeat, seconds)
+    print(table.render(results))
+    if json_path is not None:
+        results.save(json_path, ["python", "-m", "benchmarks.nodes", *sys.argv[1:]])
+    sys.exit(1 if any(sample.error for sample in results.samples) else 0)
+
+
+if __name__ == "__main__":
+    main()
