@@ -27,7 +27,7 @@ from benchmarks.servers import ADAPTERS, Contender, distributions
 from benchmarks.world import World
 
 NODES = (1, 2)
-MEMBERS, ROOMS, SECONDS = SEVERAL, (1, 100), 2.0
+MEMBERS, ROOMS, SECONDS = 2000, (1, 100, 1000), 2.0
 RATES = {1: 50.0}  # updates a second by the number of rooms, where delay is measured
 RATE = 200.0  # with any other
 

@@ -1,64 +1,48 @@
-"""What a delivery and an update cost where nodes share a Redis: the figures that docs/scaling.md reckons with."""
+"""What deliveries and updates cost nodes that share a Redis: the figures that docs/scaling.md reckons with."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
 
 from benchmarks.results import Results
 from benchmarks.scenarios import Scenario
 from benchmarks.servers import Contender
 
 TITLE = "What to plan with"
-WIDTH = 62
-Cost = Callable[[Contender], float | None]
+WIDTH = 74
 
 
 def rows(results: Results) -> list[tuple[str, ...]]:
     """A heading with the contenders and a row for each figure; nothing where no Redis was shared.
 
-    A delivery costs what it does in the scenario with the most members a room, where an update is next to nothing. Of
-    the scenarios with the fewest, an update's share is what is left when its deliveries are taken off at that price.
+    A delivery costs what it does in the scenario with the most members a room, where an update is next to nothing. In
+    the others an update's share is what is left when its deliveries are taken off at that price. What Redis and the
+    publisher spend on it stands in the tables of the scenarios.
     """
-    throughput = sorted((s for s in results.scenarios if s.kind == "throughput"), key=_members_each)
+    throughput = [scenario for scenario in results.scenarios if scenario.kind == "throughput"]
     if not throughput or all(sample.figure("redis_us") is None for sample in results.samples):
         return []
-    few = [s for s in results.scenarios if s.rooms == throughput[0].rooms and s.kind == "delay"]
-
-    def delivery(contender: Contender) -> float | None:
-        return results.median(throughput[-1].name, contender.name, "cost_us")
-
-    def update(scenario: Scenario) -> Cost:
-        return lambda contender: _update(results, scenario, contender, delivery(contender))
-
-    def figure(scenario: Scenario, name: str) -> Cost:
-        return lambda contender: results.median(scenario.name, contender.name, name)
-
-    found: list[tuple[str, Cost]] = [("a delivery", delivery)]
-    for scenario in [throughput[0], *few]:
-        how = "as many as they take" if scenario.rate is None else f"{scenario.rate:g} a second"
-        found += [
-            (f"an update, on each node that follows it, {how}", update(scenario)),
-            (f"an update, in Redis, {how}", figure(scenario, "redis_us")),
-            (f"an update, in its publisher, {how}", figure(scenario, "publisher_us")),
-        ]
+    large = max(throughput, key=lambda scenario: scenario.deliveries(1))
+    small = sorted((s for s in results.scenarios if s.rooms > large.rooms), key=lambda s: (s.rooms, s.rate is not None))
     contenders = [contender for contender in results.contenders if contender.nodes or contender.name == "memory"]
-    return [("", *(contender.name for contender in contenders)), *_texts(found, contenders)]
+    return [
+        ("", *(contender.name for contender in contenders)),
+        ("a delivery", *(_text(results.median(large.name, c.name, "cost_us")) for c in contenders)),
+        *((_title(scenario), *(_text(_update(results, large, scenario, c)) for c in contenders)) for scenario in small),
+    ]
 
 
-def _members_each(scenario: Scenario) -> float:
-    return scenario.members / scenario.rooms
+def _title(scenario: Scenario) -> str:
+    how = "as many as they take" if scenario.rate is None else f"{scenario.rate:g} a second"
+    return f"an update, on each node that follows {scenario.rooms:,} projects, {how}"
 
 
-def _update(results: Results, scenario: Scenario, contender: Contender, delivery: float | None) -> float | None:
+def _update(results: Results, large: Scenario, scenario: Scenario, contender: Contender) -> float | None:
+    """Microseconds of each node."""
+    delivery = results.median(large.name, contender.name, "cost_us")
     each = results.median(scenario.name, contender.name, "cost_us")
     if each is None or delivery is None:
         return None
     return max(0.0, each - delivery) * scenario.deliveries(1) / max(1, contender.nodes)
 
 
-def _texts(found: Sequence[tuple[str, Cost]], contenders: Sequence[Contender]) -> list[tuple[str, ...]]:
-    texts = []
-    for what, cost in found:
-        values = [cost(contender) for contender in contenders]
-        texts.append((what, *("" if value is None else f"{value:,.1f}" for value in values)))
-    return texts
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:,.1f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 from benchmarks import publisher
 from benchmarks.under_test import Updates
@@ -15,5 +16,5 @@ class LossyUpdates(Updates):
 
 
 if __name__ == "__main__":
-    publisher.Updates = LossyUpdates  # type: ignore[misc]
-    publisher.main()
+    with patch.object(publisher, "Updates", LossyUpdates):
+        publisher.main()
