@@ -5,9 +5,9 @@
 says ``{"ready": true}`` and takes the commands of :mod:`benchmarks.servers`. RECEIPTS is the number of an open pipe in
 which it finds a byte for every update that everybody in its room has got.
 
-Without a rate as many updates are under way as a batch has, and one more, which is there when a node is done: so few
-that those of one room do not wait together, as they would leave in one write. What Redis accepts is no measure: that
-is more than nodes deliver, and what they do not come to is trimmed.
+Without a rate one update of each room is under way, and never fewer than two, so that the next is there when a node is
+done: so few that those of one room do not wait together, as they would leave in one write. What Redis accepts is no
+measure: that is more than nodes deliver, and what they do not come to is trimmed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from benchmarks.under_test import Config, Publish, Updates, say, serve_commands
 EVENT = "moderation_update"
 PATIENCE = 10.0  # seconds that Redis has to take an update
 MAX_WAITING = 100_000
+FEWEST = 2  # updates under way
 MANY = 65_536  # more receipts than are ever read at a time
 
 
@@ -56,9 +57,9 @@ class Publisher:
                 self._publish_one(command.rooms)
 
     def _as_fast_as_received(self, command: Publish) -> None:
-        under_way = 0
+        most, under_way = max(FEWEST, command.rooms), 0
         for _ in range(command.updates):
-            if under_way > command.batch:
+            if under_way == most:
                 under_way -= self._wait_for_receipts()
             self._publish_one(command.rooms)
             under_way += 1
