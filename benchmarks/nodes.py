@@ -55,9 +55,10 @@ def contenders(adapter: Contender) -> list[Contender]:
 
 
 def scenarios(members: int, rooms: Sequence[int]) -> list[Scenario]:
-    """Throughput with all members, and delay with at most a thousand, in each of these numbers of rooms.
+    """Throughput with all members in each of these numbers of rooms, and delay with no more than a thousand.
 
-    Each room gets the same, and at least one member on each node. ``ValueError`` where there are too few for that.
+    Each room gets the same, and at least one member on each node, for which delay too may need more. ``ValueError``
+    where there are too few.
     """
     few = next((number for number in rooms if members < number * max(NODES)), None)
     if few is not None:

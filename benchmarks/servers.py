@@ -58,7 +58,7 @@ from attrs import frozen
 from benchmarks import native
 from benchmarks.child import Child
 
-STARTING = 30.0  # seconds until a server has to be listening
+STARTING = 120.0  # seconds until a server has to be listening: on a busy machine Python alone takes many
 Kind = Literal["adapter", "peer", "floor"]
 
 

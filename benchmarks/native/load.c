@@ -4,7 +4,7 @@
  *
  * Commands come on standard input, one a line, and each but the first four is answered with one line of JSON:
  *
- *     port PORT                        who is named from here on connects to this port: several servers have one generator
+ *     port PORT                        who is named from here on connects to this port of another server
  *     receipts DESCRIPTOR              before any member: write a byte there, an open pipe, for every update that
  *                                      everybody in its room has got
  *     member ROOM PROJECT COOKIE       there is a session that will join PROJECT; ROOM is its number, from 0
