@@ -73,14 +73,18 @@ class Measured:
 class LoadGenerator(Child):
     """The clients of one server, or of several that share the members of each room evenly.
 
-    ``receipts`` is the writing end of a pipe, into which a byte goes for each update that everybody in its room has
-    got. Every method raises :exc:`benchmarks.child.ChildFailed`.
+    With ``awake`` it does not sleep while it measures, which needs a core that nobody else does. ``receipts`` is the
+    writing end of a pipe, into which a byte goes for each update that everybody in its room has got. Every method raises :exc:`benchmarks.child.ChildFailed`.
     """
 
-    def __init__(self, ports: Sequence[int], core: int | None, receipts: int | None = None) -> None:
+    def __init__(
+        self, ports: Sequence[int], core: int | None, *, awake: bool = False, receipts: int | None = None
+    ) -> None:
         super().__init__([*program(), str(ports[0])], core, [] if receipts is None else [receipts])
         self._ports = ports
         self._placed: Counter[int] = Counter()
+        if awake and native.missing() is None:  # the one in Python has no time to sleep anyway
+            self.say("awake")
         if receipts is not None:
             self.say(f"receipts {receipts}")
 

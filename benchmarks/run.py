@@ -60,8 +60,10 @@ class Site:
         else:
             server = Server(contender, config, cores.server)
         crowded = bool(contender.nodes) and cores.others == cores.load
+        awake = cores.load is not None and not crowded
         try:
-            return cls(contender, server, LoadGenerator(server.ports, cores.load, server.receipts), crowded)
+            load = LoadGenerator(server.ports, cores.load, awake=awake, receipts=server.receipts)
+            return cls(contender, server, load, crowded)
         except BaseException:
             server.close()
             raise

@@ -2,8 +2,9 @@
  *
  *     load PORT           on 127.0.0.1
  *
- * Commands come on standard input, one a line, and each but the first four is answered with one line of JSON:
+ * Commands come on standard input, one a line, and each but the first five is answered with one line of JSON:
  *
+ *     awake                            never sleep while measuring: there is a core that nobody else needs
  *     port PORT                        who is named from here on connects to this port of another server
  *     receipts DESCRIPTOR              before any member: write a byte there, an open pipe, for every update that
  *                                      everybody in its room has got
@@ -20,6 +21,7 @@
  *
  * Seconds are from the first update's publication, as its publisher noted, to the last receipt. Delays, of deliveries
  * since their publication and of the probe's answers, are histograms: pairs of an upper bound in nanoseconds and a count.
+ * CPU seconds are without those in which there was nothing to do.
  * Whatever goes wrong, and be it one update lost, doubled or out of order, is answered with {"error": "..."} for good.
  *
  * Between an update's arrival and the next one's stand one recv, one look at the clock and a search for two numbers at
@@ -39,7 +41,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -89,7 +90,8 @@ static struct question ping, join;
 static struct histogram delays;
 static enum phase phase = IDLE;
 static int64_t deliveries, first_sent, last_receipt, last_progress, began, patience;
-static double cpu_before;
+static double cpu_before, idle, idle_since; /* CPU seconds: of looking for something to do in vain, and when that began */
+static bool awake;
 static struct room *rooms;
 static int room_count, receipts = -1;
 static int port, poller;
@@ -102,9 +104,9 @@ static int64_t now(void) {
 }
 
 static double cpu(void) {
-    struct rusage used;
-    getrusage(RUSAGE_SELF, &used);
-    return (used.ru_utime.tv_sec + used.ru_stime.tv_sec) + (used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return t.tv_sec + t.tv_nsec / 1e9;
 }
 
 __attribute__((format(printf, 1, 2))) static void fail(const char *format, ...) {
@@ -410,6 +412,7 @@ static void begin(enum phase next) {
     phase = next;
     began = last_progress = now();
     cpu_before = cpu();
+    idle = idle_since = 0;
 }
 
 static void begin_measuring(int64_t updates, double seconds, double ping_ms, double join_ms) {
@@ -435,6 +438,8 @@ static void obey(char *line) {
         if (receipts >= 0) add_to_room(room);
     } else if (sscanf(line, "port %d", &port) == 1 || sscanf(line, "receipts %d", &receipts) == 1)
         ; /* there is nothing to say to that */
+    else if (!strcmp(line, "awake"))
+        awake = true;
     else if (sscanf(line, "probe %127s %1499[^\n]", project, cookie) == 2) {
         add_member(-1, project, cookie);
         probe = count - 1;
@@ -476,7 +481,7 @@ static void report_connected(void) {
 
 static void report_measured(void) {
     printf("{\"deliveries\": %" PRId64 ", \"seconds\": %.6f, \"cpu\": %.6f, ", deliveries,
-           (last_receipt - first_sent) / 1e9, cpu() - cpu_before);
+           (last_receipt - first_sent) / 1e9, cpu() - cpu_before - idle);
     print_histogram("delivery", &delays);
     printf(", ");
     print_histogram("ping", &ping.delays);
@@ -496,6 +501,20 @@ static void move_on(void) {
              phase == MEASURING ? "have got everything" : "have joined");
 }
 
+/* How long to wait for something to do, in milliseconds. A sleeper is woken by whoever sends it something, which would
+ * make each send() of the server dearer the less there is to do. */
+static int waiting_time(void) {
+    if (phase == IDLE || phase == FAILED) return -1;
+    return awake && phase == MEASURING ? 0 : 1;
+}
+
+static void count_idle_time(bool busy) {
+    if (busy == !idle_since) return;
+    double time = cpu();
+    if (busy) idle += time - idle_since;
+    idle_since = busy ? 0 : time;
+}
+
 int main(int argc, char **argv) {
     struct epoll_event events[BATCH], input = {.events = EPOLLIN};
     if (argc != 2) return 2;
@@ -504,7 +523,8 @@ int main(int argc, char **argv) {
     poller = epoll_create1(0);
     if (epoll_ctl(poller, EPOLL_CTL_ADD, STDIN_FILENO, &input)) return 1;
     for (;;) {
-        int got = epoll_wait(poller, events, BATCH, phase == IDLE || phase == FAILED ? -1 : 1);
+        int got = epoll_wait(poller, events, BATCH, waiting_time());
+        if (awake) count_idle_time(got > 0);
         for (int i = 0; i < got; i++) {
             if (!events[i].data.u64)
                 read_commands();

@@ -18,9 +18,9 @@ from benchmarks.generator import LoadGenerator
 from benchmarks.world import Member
 
 
-@pytest.fixture(params=["C", "Python"])
+@pytest.fixture(params=["C", "C, awake", "Python"])
 def language(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What the load generator is written in."""
+    """What the load generator is written in, and whether it does not sleep while there is nothing to do."""
     name: str = request.param
     if name == "Python":
         monkeypatch.setenv("CC", "there is no such compiler")
@@ -38,7 +38,7 @@ def server() -> Iterator[ScriptedServer]:
 @pytest.fixture
 def load(language: str, server: ScriptedServer) -> Iterator[LoadGenerator]:
     """A load generator with one session, which has joined."""
-    load = LoadGenerator([server.port], None)
+    load = LoadGenerator([server.port], None, awake="awake" in language)
     try:
         load.connect([Member(0, "project", "session=signed")])
         yield load

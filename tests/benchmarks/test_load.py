@@ -29,6 +29,17 @@ def test_counts_updates_and_their_delays(load: LoadGenerator, server: ScriptedSe
     assert 0 < measured.seconds * 1e9 <= passed
 
 
+@pytest.mark.parametrize("language", ["C, awake"], indirect=True)
+def test_looking_for_something_to_do_is_no_work(load: LoadGenerator, server: ScriptedServer) -> None:
+    load.begin(1)
+    before, patience = load.cpu(), time.monotonic() + PATIENCE
+    while (spent := load.cpu() - before) < 0.2:
+        assert time.monotonic() < patience, "it sleeps"
+        time.sleep(0.01)
+    server.say(update(0))
+    assert load.result(PATIENCE).cpu < spent / 2
+
+
 def test_numbers_go_on_with_the_next_measurement(load: LoadGenerator, server: ScriptedServer) -> None:
     for seq in range(2):
         load.begin(1)
@@ -101,7 +112,7 @@ def test_says_of_each_update_when_the_last_member_has_it_whichever_server_that_i
 ) -> None:
     reading, writing = pipe
     with ScriptedServer() as other:
-        load = LoadGenerator([server.port, other.port], None, writing)
+        load = LoadGenerator([server.port, other.port], None, receipts=writing)
         try:
             load.connect([Member(0, "project", "session=signed")] * 2)
             load.begin(3)
@@ -116,7 +127,7 @@ def test_says_of_each_update_when_the_last_member_has_it_whichever_server_that_i
 @pytest.mark.usefixtures("language")
 def test_nobody_who_wants_to_know_what_has_arrived_is_an_error(server: ScriptedServer, pipe: tuple[int, int]) -> None:
     reading, writing = pipe
-    load = LoadGenerator([server.port], None, writing)
+    load = LoadGenerator([server.port], None, receipts=writing)
     try:
         load.connect([Member(0, "project", "session=signed")])
         load.begin(1)
