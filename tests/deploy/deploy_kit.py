@@ -50,6 +50,10 @@ class Process:
 
     def start(self, processes: int = 1) -> None:
         """Start it and wait until that many processes listen."""
+        assert self.try_to_start(processes), self.log
+
+    def try_to_start(self, processes: int = 1) -> bool:
+        """The same; False where it ended instead."""
         self._log.touch()
         before = len(self.log)
         with self._log.open("ab") as log:
@@ -59,7 +63,7 @@ class Process:
             )  # fmt: skip
         process = self._process
         until(lambda: self.log[before:].count("listening on") >= processes or process.poll() is not None)
-        assert process.poll() is None, self.log
+        return process.poll() is None
 
     def wait(self) -> int:
         """Wait for its end: the exit status."""
