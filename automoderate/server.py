@@ -314,7 +314,8 @@ class Server:
     def _on_upgraded(self, event: events.SessionUpgraded, now: float) -> None:
         sid = self._sids.get(event.session)
         if sid is not None:
-            self._place(sid)
+            for room in self._rooms_of.get(sid, ()):
+                self._place(sid, room)
 
     def _on_credential_changed(self, event: events.CredentialChanged, now: float) -> None:
         """Browsers renew the cookie in mid-session: what counts is whether it still names the same user."""
@@ -402,18 +403,20 @@ class Server:
 
     def _enter(self, effect: hub.Enter, now: float) -> None:
         self._rooms_of.setdefault(effect.sid, []).append(effect.room)
-        self._place(effect.sid)
+        self._place(effect.sid, effect.room)
 
-    def _place(self, sid: str) -> None:
-        """Put a client where its transport belongs, in every room it is in."""
+    def _place(self, sid: str, room: str) -> None:
+        """Put a client where its transport belongs in a room; what waits there to be sent is not for it.
+
+        It has just come, or was given it by polling: in a room where its WebSocket is already, it would miss that.
+        """
         client = self._clients[sid]
         connection = self._wire.wire_connection(client.session)
-        for room in self._rooms_of.get(sid, ()):
-            if connection is None:
-                self._polling.setdefault(room, {})[sid] = client
-            else:
-                self._stop_polling(room, sid)
-                self._rooms.enter(room, sid, connection)
+        if connection is None:
+            self._polling.setdefault(room, {})[sid] = client
+        else:
+            self._stop_polling(room, sid)
+            self._rooms.enter(room, sid, connection)
 
     def _stop_polling(self, room: str, sid: str) -> None:
         clients = self._polling.get(room)

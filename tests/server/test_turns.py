@@ -108,6 +108,22 @@ def test_an_answer_comes_after_what_was_published_before_it(
     assert [seen(client) for client in members] == [["joined_project", 1, *answer]] * MEMBERS
 
 
+def test_who_enters_another_room_misses_nothing_of_the_one_it_is_in(
+    simulation: Simulation, members: list[Client]
+) -> None:
+    simulation.directory.add_project("q", owner="alice")
+    publish(simulation, 1)
+    turn(simulation)
+    for client in members:
+        client.emit("join_project", {"project_id": "q"})
+    publish(simulation, 2)
+    before_the_next_turn(simulation)
+    publish(simulation, 3)
+    simulation.run()
+    updates = [[number for number in seen(client) if number != "joined_project"] for client in members]
+    assert updates == [[1, 2, 3]] * MEMBERS
+
+
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_other_connections_are_answered_meanwhile(
     simulation: Simulation, members: list[Client], transport: TransportName
