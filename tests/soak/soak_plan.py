@@ -21,10 +21,11 @@ STRANGERS = 2
 """The last of the users, who are members of nothing."""
 BUSY_PROJECTS = ("red", "green", "blue", "amber")
 FLOODED_PROJECTS = ("flood 1", "flood 2", "flood 3", "flood 4", "flood 5", "flood 6")
-"""Seen by the clients that stall and by a few others. One client's share of each has to be less than the 2 MiB that are
-replayed, and its share of all of them together more than the kernel and the server hold for it."""
+"""Seen by the clients that stall and by a few others."""
+FLOOD = (120_000,) * 15
+"""Bytes of the updates of one flood in one project: less than the 2 MiB that are replayed. In two projects they fit into
+the kernel's buffers for a client that does not read, in four also into the server's, in six they are too much."""
 PROJECTS = BUSY_PROJECTS + FLOODED_PROJECTS
-FLOOD_ENTRIES = 15
 QUIET = 3.0
 """Seconds at the end in which no new fault begins."""
 
@@ -40,7 +41,7 @@ DECK: Mapping[FaultKind, int] = {
     "clients cut": 6, "flood": 1, "member removed": 4, "client leaves": 3,
 }  # fmt: skip
 """How often each kind comes before the deck is shuffled anew."""
-PAUSES = 0.5, 3.0
+PAUSES = 0.4, 2.6
 """Seconds between the beginnings of two faults; the shortest deck is played within a minute."""
 
 
@@ -69,8 +70,6 @@ class Fault:
     """For how long something is away."""
     user: str = ""
     clients: tuple[int, ...] = ()
-    size: int = 0
-    """Bytes of each update of a flood."""
 
     def __str__(self) -> str:
         words = [self.kind, self.target, self.user]
@@ -133,7 +132,7 @@ def _client(chance: random.Random, number: int, members: Mapping[str, frozenset[
     if not projects or chance.random() < 0.2:
         projects.append(chance.choice([project for project in BUSY_PROJECTS if project not in seen] or seen))
     if kind == "stalled" or chance.random() < 0.02:
-        projects.extend(FLOODED_PROJECTS)
+        projects.extend(chance.sample(FLOODED_PROJECTS, chance.choice((2, 4, 6))))
     return ClientPlan(number, kind, transport, user, tuple(dict.fromkeys(projects)), chance.choice(NODES))
 
 
@@ -141,7 +140,8 @@ def _faults(
     chance: random.Random, seconds: float, members: Mapping[str, frozenset[str]], clients: tuple[ClientPlan, ...]
 ) -> Iterator[Fault]:
     removable = _removable(chance, members, clients)
-    leaving = iter(chance.sample([(client.number, client.projects[0]) for client in clients], CLIENTS // 4))
+    inside = [client for client in clients if client.user in members[client.projects[0]]]
+    leaving = iter([(client.number, client.projects[0]) for client in chance.sample(inside, CLIENTS // 4)])
     at = 1.0
     for kind in _shuffled(chance):
         if at > seconds - QUIET:
@@ -160,7 +160,7 @@ def _faults(
         elif kind == "redis connections cut":
             yield Fault(at, kind, target=chance.choice(("all", "readers", "others")))
         elif kind == "flood":
-            yield Fault(at, kind, seconds=chance.uniform(1.0, 4.0), size=chance.choice((30_000, 120_000)))
+            yield Fault(at, kind, seconds=chance.uniform(1.0, 4.0))
         elif kind in ("node killed", "node drained"):
             yield Fault(at, kind, target=node, seconds=chance.uniform(0.0, 3.0))
         else:

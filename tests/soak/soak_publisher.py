@@ -7,13 +7,13 @@ import json
 import random
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from attrs import define, field
 from live_server import PATIENCE, until
-from soak_plan import BUSY_PROJECTS, FLOOD_ENTRIES, NODES, Plan
+from soak_plan import BUSY_PROJECTS, FLOOD, Plan
 from soak_verdict import Accepted, Attempts
 
 from automoderate.backplane.redis import RedisBackplane, RedisDoor
@@ -106,9 +106,9 @@ class Publishers:
         project = self._projects[name]
         return Attempts(frozenset(project.tried), frozenset(project.repeatable))
 
-    def flood(self, name: str, size: int) -> None:
+    def flood(self, name: str) -> None:
         """Publish many large updates at once."""
-        self._publish(self._projects[name], "backplane", [size] * FLOOD_ENTRIES)
+        self._publish(self._projects[name], "backplane", FLOOD)
 
     def mark(self, name: str) -> None:
         """Publish until one is accepted."""
@@ -124,7 +124,7 @@ class Publishers:
             sizes = [_size(chance) for _ in range(chance.choice((1, 1, 1, 2, 3, 8)))]
             self._publish(project, way, sizes)
 
-    def _publish(self, project: _Project, way: Way, sizes: list[int]) -> int:
+    def _publish(self, project: _Project, way: Way, sizes: Sequence[int]) -> int:
         """Publish updates under new numbers, which are never used again; how many are known to be accepted."""
         with project.lock:
             first = len(project.tried)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def run(plan: Plan, folder: Path, say: Say) -> Outcome:
         timed("Redis and nodes " + ", ".join(f"{name} ({runtime})" for name, runtime in plan.adapters.items()))
         publishers = Publishers(plan, folder, stage.redis.url, ENTRIES, stage.bases, stage.projects)
         try:
-            return asyncio.run(_Run(plan, stage, publishers, timed).play())
+            return asyncio.run(_Run(plan, folder, stage, publishers, timed).play())
         finally:
             publishers.close()
     finally:
@@ -52,12 +52,15 @@ def run(plan: Plan, folder: Path, say: Say) -> Outcome:
 
 
 class _Run:
-    def __init__(self, plan: Plan, stage: Stage, publishers: Publishers, say: Say) -> None:
+    def __init__(self, plan: Plan, folder: Path, stage: Stage, publishers: Publishers, say: Say) -> None:
         self._plan = plan
+        self._folder = folder
         self._stage = stage
         self._publishers = publishers
         self._say = say
         self._faults: Counter[str] = Counter()
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._over = False
 
     async def play(self) -> Outcome:
         ids = {name: project_id for name, (project_id, _) in self._stage.projects.items()}
@@ -95,23 +98,33 @@ class _Run:
                 await asyncio.sleep(began + fault.at - time.monotonic())
                 faults.create_task(self._perform(fault, crowd))
             await asyncio.sleep(began + self._plan.seconds - time.monotonic())
+            self._over = True
 
     async def _perform(self, fault: Fault, crowd: Crowd) -> None:
-        self._say(str(fault))
-        self._faults[fault.kind] += 1
-        if fault.kind == "clients cut":
-            for number in fault.clients:
-                crowd.clients[number].cut()
-        elif fault.kind == "client leaves":
-            crowd.clients[fault.clients[0]].leave(self._stage.projects[fault.target][0])
-        elif fault.kind == "flood":
-            crowd.stall()
-            for name in FLOODED_PROJECTS:
-                await asyncio.to_thread(self._publishers.flood, name, fault.size)
-            await asyncio.sleep(fault.seconds)
-            crowd.read_on()
-        else:
-            await asyncio.to_thread(self._stage.perform, fault)
+        """One fault of Redis and one of a node at a time: what is broken is mended first, and one node is there."""
+        async with self._turns[fault.kind.split()[0]]:
+            if self._over:
+                self._faults["left out, as others took their time"] += 1
+                return
+            self._say(str(fault))
+            self._faults[fault.kind] += 1
+            if fault.kind == "clients cut":
+                for number in fault.clients:
+                    crowd.clients[number].cut()
+            elif fault.kind == "client leaves":
+                crowd.clients[fault.clients[0]].leave(self._stage.projects[fault.target][0])
+            elif fault.kind == "flood":
+                await self._flood(fault, crowd)
+            else:
+                await asyncio.to_thread(self._stage.perform, fault)
+
+    async def _flood(self, fault: Fault, crowd: Crowd) -> None:
+        """More than the kernel and the server hold for a client that does not read."""
+        crowd.stall()
+        for name in FLOODED_PROJECTS:
+            await asyncio.to_thread(self._publishers.flood, name)
+        await asyncio.sleep(fault.seconds)
+        crowd.read_on()
 
     # The end
 
@@ -152,9 +165,17 @@ class _Run:
             stream = streams[name] = self._stage.stream_of(name)
             violations += judge_stream(name, truth.get(name, []), self._publishers.attempts(name), stream)
             for follower in followers[name]:
-                violations += judge_follower(follower, stream, LIMITS)
+                found = judge_follower(follower, stream, LIMITS)
+                if found:
+                    self._keep(follower, found)
+                violations += found
         recovered = recoveries([follower for each in followers.values() for follower in each])
         return Outcome(tuple(violations), recovered[True], recovered[False], self._table(followers, streams, crowd))
+
+    def _keep(self, follower: Follower, found: list[Violation]) -> None:
+        """Write down all that happened to a client that was wronged, for whoever looks for the cause."""
+        with (self._folder / "wronged.txt").open("a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in (*found, *follower.records, ""))
 
     def _table(self, followers: dict[str, list[Follower]], streams: dict[str, list[Entry]], crowd: Crowd) -> str:
         roles = Counter(f"as {follower.role.value}" for each in followers.values() for follower in each)

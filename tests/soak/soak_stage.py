@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -46,10 +45,12 @@ class Stage:
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.redis = RedisServer(folder)
         self._world = LiveServer(folder)
+        self.projects: dict[str, tuple[str, str]] = {}
+        """Each project's id and API key, by name."""
+        self._users: dict[str, str] = {}
         self.removed: set[tuple[str, str]] = set()
         """Projects and users: who is no longer a member."""
-        self._redis_lock, self._nodes_lock = threading.Lock(), threading.Lock()
-        self._populate(plan)
+        self._plan = plan
         self._ports = {name: steady_port() for name in NODES}
         self.bases = {name: f"http://127.0.0.1:{port}" for name, port in self._ports.items()}
         self._nodes = {
@@ -65,17 +66,23 @@ class Stage:
             "member removed": self._remove_member,
         }  # fmt: skip
 
-    def _populate(self, plan: Plan) -> None:
-        database, self._users = self._world.database, {}
-        for name in plan.users:
+    def start(self) -> None:
+        """Start the nodes, and meanwhile make users and projects."""
+        with ThreadPoolExecutor() as threads:
+            started = [threads.submit(node.start) for node in self._nodes.values()]
+            self._populate()
+            for each in started:
+                each.result()
+
+    def _populate(self) -> None:
+        database = self._world.database
+        for name in self._plan.users:
             address = f"{name.replace(' ', '')}@example.org"
             self._users[name] = accounts.create_user(database, username=name, email=address, password=PASSWORD).id
-        self.projects: dict[str, tuple[str, str]] = {}
-        """Each project's id and API key, by name."""
         for name in PROJECTS:
             project_id = accounts.create_project(database, name=name, owner_id=self._world.users["alice"]).id
             self.projects[name] = project_id, accounts.create_api_key(database, project_id, "publisher").key
-            for user in sorted(plan.members[name]):
+            for user in sorted(self._plan.members[name]):
                 accounts.add_member(database, project_id, self._users[user])
 
     def cookies(self) -> dict[str, str]:
@@ -83,10 +90,6 @@ class Stage:
         return {
             name: self._world.cookie_of({"_user_id": user_id, "_fresh": True}) for name, user_id in self._users.items()
         }
-
-    def start(self) -> None:
-        with ThreadPoolExecutor() as threads:
-            list(threads.map(Process.start, self._nodes.values()))
 
     def close(self) -> None:
         for node in self._nodes.values():
@@ -100,24 +103,22 @@ class Stage:
     # Faults
 
     def perform(self, fault: Fault) -> None:
-        """Break something, and mend it. One fault of Redis and one of a node at a time: both nodes are never away."""
+        """Break something, and mend it."""
         self._faults[fault.kind](fault)
 
     def _kill_redis(self, fault: Fault) -> None:
-        with self._redis_lock:
-            self.redis.kill()
-            time.sleep(fault.seconds)
-            self.redis.start()
+        self.redis.kill()
+        time.sleep(fault.seconds)
+        self.redis.start()
 
     def _pause_redis(self, fault: Fault) -> None:
-        with self._redis_lock:
-            self.redis.pause()
-            time.sleep(fault.seconds)
-            self.redis.resume()
+        self.redis.pause()
+        time.sleep(fault.seconds)
+        self.redis.resume()
 
     def _cut_redis(self, fault: Fault) -> None:
         """Of both nodes and of the publishers; a reader is one that waits for what is new."""
-        with self._redis_lock, self.redis.client() as client:
+        with self.redis.client() as client:
             for each in client.client_list(_type="normal"):
                 reads = each["cmd"] == "xread"
                 if each["name"] == "automoderate" and fault.target in ("all", "readers" if reads else "others"):
@@ -125,11 +126,10 @@ class Stage:
                         client.client_kill(each["addr"])
 
     def _stop_node(self, fault: Fault) -> None:
-        with self._nodes_lock:
-            node = self._nodes[fault.target]
-            node.stop(signal.SIGKILL if fault.kind == "node killed" else signal.SIGTERM)
-            time.sleep(fault.seconds)
-            until(lambda: self._started(node), f"node {fault.target} starts")
+        node = self._nodes[fault.target]
+        node.stop(signal.SIGKILL if fault.kind == "node killed" else signal.SIGTERM)
+        time.sleep(fault.seconds)
+        until(lambda: self._started(node), f"node {fault.target} starts")
 
     @staticmethod
     def _started(node: Process) -> bool:
