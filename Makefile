@@ -8,7 +8,7 @@ READY := .venv/.ready
 PURE := tests/core tests/protocol tests/server tests/backplane
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format matrix simulate bench bench-quick bench-nodes bench-micro clean
+.PHONY: help setup demo test check format matrix simulate soak bench bench-quick bench-nodes bench-micro clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -47,6 +47,10 @@ matrix: $(READY)  ## Write docs/test-matrix.md: what passes on which adapter
 
 simulate: $(READY)  ## Run the seeded simulation longer (SEEDS=1000)
 	$(BIN)/python -m pytest -q tests/server/test_simulation.py --seeds $(or $(SEEDS),1000)
+
+soak: $(READY)  ## Break a Redis and two nodes under 200 clients, and see what they miss (SECONDS=600 SEED=17)
+	scripts/install-services
+	$(BIN)/python -m pytest -q -s tests/soak/test_soak.py --soak-seconds $(or $(SECONDS),600) $(if $(SEED),--soak-seed $(SEED))
 
 bench: $(READY) benchmarks/peers/node_modules  ## Measure fan-out against other servers, within 20 minutes (JSON=FILE PLOT=DIR)
 	$(BIN)/python -m benchmarks.fanout $(if $(JSON),--json $(JSON)) $(if $(PLOT),--plot $(PLOT))

@@ -1,4 +1,4 @@
-"""Two hundred clients in one thread: each does what the documentation tells clients to do, and notes what it sees.
+"""A client of a fault run: it does what the documentation tells clients to do, and notes what it sees.
 
 A client remembers the newest id of each project, comes back by itself after every loss, to the other node where one
 does not take it, and asks for what it missed. What happens to it besides (cuts, stalls, leaving) is said from outside.
@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import aiohttp
 from attrs import define, field
-from live_server import PATIENCE
-from soak_plan import NODES, ClientPlan, Plan
+from soak_plan import NODES, ClientPlan
 from soak_verdict import Asked, Cut, Got, Joined, Left, Record, place
-from soak_wire import Gone, Wire, new_http, open_wire
+from soak_wire import Gone, Wire, open_wire
 
 NOBODYS = "a project nobody has"
 """Leaving it is answered behind everything that was on its way."""
@@ -54,7 +54,7 @@ class SoakClient:
     cookie: str
     http: aiohttp.ClientSession
     follows: dict[str, Follow]
-    chance: Any
+    chance: random.Random
     counts: Counter[str]
     may_read: asyncio.Event = field(factory=asyncio.Event)
     wire: Wire | None = None
@@ -263,86 +263,3 @@ _HANDLERS: Mapping[str, Callable[[SoakClient, Mapping[str, Any]], Iterable[str]]
     "left_project": SoakClient._on_left,
     "error": SoakClient._on_error,
 }
-
-
-class Crowd:
-    """All clients of a plan, and what they do of their own accord."""
-
-    def __init__(
-        self, plan: Plan, bases: Mapping[str, str], cookies: Mapping[str, str], project_ids: Mapping[str, str]
-    ) -> None:
-        self.counts: Counter[str] = Counter()
-        self._plan = plan
-        self._http = new_http()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._restless: list[asyncio.Task[None]] = []
-        self._flooded = False
-        self.clients = [
-            SoakClient(
-                each, bases, cookies[each.user], self._http,
-                {project_ids[name]: Follow(project_ids[name]) for name in each.projects},
-                plan.chance(f"client {each.number}"), self.counts,
-            )
-            for each in plan.clients
-        ]  # fmt: skip
-        self.stalled = [client for client in self.clients if client.plan.kind == "stalled"]
-
-    async def start(self) -> None:
-        """Let them come, one after another."""
-        for client in self.clients:
-            client.may_read.set()
-            self._tasks.append(asyncio.create_task(client.run(), name=client.name))
-            await asyncio.sleep(0.01)
-        for client in self.clients:
-            if client.plan.kind != "steady":
-                self._restless.append(asyncio.create_task(self._be_restless(client)))
-
-    async def _be_restless(self, client: SoakClient) -> None:
-        chance = self._plan.chance(f"restless {client.plan.number}")
-        while True:
-            await asyncio.sleep(chance.uniform(2.0, 8.0))
-            if client.plan.kind == "flapping":
-                self.counts["flaps"] += 1
-                client.flap()
-            else:
-                self.counts["stalls"] += 1
-                client.may_read.clear()
-                await asyncio.sleep(chance.uniform(1.0, 5.0))
-                if not self._flooded:
-                    client.may_read.set()
-
-    def stall(self) -> None:
-        """Have those that stall stop reading until they are told to read on."""
-        self._flooded = True
-        for client in self.stalled:
-            client.may_read.clear()
-
-    def read_on(self) -> None:
-        self._flooded = False
-        for client in self.stalled:
-            client.may_read.set()
-
-    async def calm(self) -> None:
-        """Everybody reads, and stays where they are."""
-        for task in self._restless:
-            task.cancel()
-        await asyncio.gather(*self._restless, return_exceptions=True)
-        self.read_on()
-
-    async def settle(self, newest: Mapping[str, str]) -> None:
-        """Wait until everybody is done, or has had its time; the verdict will say what is missing."""
-        settling = [asyncio.create_task(client.settle(newest)) for client in self.clients]
-        _, late = await asyncio.wait(settling, timeout=PATIENCE)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-        for task in self._tasks:
-            if task.done():
-                task.result()  # it never ends by itself, unless it failed
-
-    async def close(self) -> None:
-        """Have them all go."""
-        for task in (*self._restless, *self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._restless, *self._tasks, return_exceptions=True)
-        await self._http.close()

@@ -23,8 +23,8 @@ BUSY_PROJECTS = ("red", "green", "blue", "amber")
 FLOODED_PROJECTS = ("flood 1", "flood 2", "flood 3", "flood 4", "flood 5", "flood 6")
 """Seen by the clients that stall and by a few others."""
 FLOOD = (120_000,) * 15
-"""Bytes of the updates of one flood in one project: less than the 2 MiB that are replayed. In two projects they fit into
-the kernel's buffers for a client that does not read, in four also into the server's, in six they are too much."""
+"""Bytes of the updates of one flood in one project: less than the 2 MiB that are replayed. For a client that does not
+read, those of two projects fit into the kernel's buffers, of four also into the server's, and of six are too much."""
 PROJECTS = BUSY_PROJECTS + FLOODED_PROJECTS
 QUIET = 3.0
 """Seconds at the end in which no new fault begins."""

@@ -69,7 +69,12 @@ class Publishers:
     """A thread for each project, and floods on demand. ``counts`` has what became of what, by way."""
 
     def __init__(
-        self, plan: Plan, folder: Path, redis_url: str, entries: int, bases: Mapping[str, str],
+        self,
+        plan: Plan,
+        folder: Path,
+        redis_url: str,
+        entries: int,
+        bases: Mapping[str, str],
         projects: Mapping[str, tuple[str, str]],
     ) -> None:
         """``projects`` has each project's id and API key, by name."""

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from attrs import frozen
-from soak_clients import Crowd, SoakClient
+from soak_clients import SoakClient
+from soak_crowd import Crowd
 from soak_plan import FLOODED_PROJECTS, NODES, PROJECTS, Fault, Plan
 from soak_publisher import Publishers
 from soak_stage import ENTRIES, LIMITS, Stage

@@ -151,9 +151,7 @@ def judge_stream(
     return [Violation(kind, f"stream of {project}", detail) for kind, detail in _of_stream(truth, attempts, stream)]
 
 
-def _of_stream(
-    truth: Sequence[Accepted], attempts: Attempts, stream: Sequence[Entry]
-) -> Iterator[tuple[Kind, str]]:
+def _of_stream(truth: Sequence[Accepted], attempts: Attempts, stream: Sequence[Entry]) -> Iterator[tuple[Kind, str]]:
     numbers = {entry.event_id: entry.number for entry in stream}
     newest = (-1, -1)
     for accepted in truth:
@@ -204,6 +202,7 @@ class _Reading:
     asked: Asked | None = None
     """What it has asked on this connection, unless it has left since."""
     left: bool = False
+    """It has left for good."""
     missing: dict[int, tuple[Kind, str]] = field(factory=dict)
     """Entries passed over, by index; they may still come late."""
     seen: set[int] = field(factory=set)
@@ -224,7 +223,7 @@ class _Reading:
         elif isinstance(record, Left):
             if self.follower.role is Role.MEMBER:
                 self._find(Kind.SHUT_OUT, f"{self.asked}")
-            self.asked, self.inside, self.left = None, False, True
+            self.asked, self.inside, self.left = None, False, self.follower.role is not Role.MEMBER
         else:
             self.asked, self.inside = None, False
 
@@ -269,8 +268,10 @@ class _Reading:
         index = self._index.get(got.event_id)
         if self.follower.role is Role.OUTSIDER:
             self._find(Kind.LEAKED, f"{got}")
+        elif self.left:
+            self._find(Kind.AFTER_LEAVING, f"{got}")
         elif self.asked is None:
-            self._find(Kind.AFTER_LEAVING if self.left else Kind.LEAKED, f"{got}")
+            self._find(Kind.LEAKED, f"{got}")
         elif not self.inside and self.asked.after is None:
             self._find(Kind.LEAKED, f"{got} before it was let in")
         elif index is None or self.stream[index].number != got.number:

@@ -23,5 +23,8 @@ def test_whatever_breaks_nothing_is_lost_doubled_reordered_or_leaked(
     outcome = run(draw(seed, seconds), tmp_path, lambda text: print(text, flush=True))
     print(outcome.table)
     found = "\n".join(str(violation) for violation in outcome.violations[:50])
-    print(f"{outcome.recovered} times recovered, {outcome.not_recovered} times not, {len(outcome.violations)} violations")
+    print(
+        f"{outcome.recovered} times recovered, {outcome.not_recovered} times not, {len(outcome.violations)} violations"
+    )
     assert not outcome.violations, f"make soak SEED={seed} SECONDS={seconds:g}, see {tmp_path}\n{found}"
+    assert outcome.recovered, "nobody was ever cut off"
