@@ -234,8 +234,6 @@ class EngineServer:
         session.state = SessionState.CLOSING
         self._timers.set(session, now + FAREWELL_TIMEOUT)
         self._end_probe(session, now)
-        if reason is CloseReason.OVERFLOW:
-            session.queue.clear()
         self._dirty[session] = None
 
     def settle(self, connection: Connection, allowed: bool, now: float) -> None:
