@@ -30,7 +30,7 @@ QUIET = 3.0
 """Seconds at the end in which no new fault begins."""
 
 Kind: TypeAlias = Literal["steady", "stalled", "flapping"]
-Transport: TypeAlias = Literal["websocket", "polling"]
+Transport: TypeAlias = Literal["websocket", "polling", "upgrade"]
 FaultKind: TypeAlias = Literal[
     "redis killed", "redis paused", "redis connections cut", "node killed", "node drained", "clients cut", "flood",
     "member removed", "client leaves",
@@ -124,7 +124,7 @@ def _members(chance: random.Random, project: str) -> list[str]:
 def _client(chance: random.Random, number: int, members: Mapping[str, frozenset[str]]) -> ClientPlan:
     """Every tenth stalls and every tenth flaps, whatever chance says of the rest."""
     kind: Kind = "stalled" if number % 10 == 3 else "flapping" if number % 10 == 7 else "steady"
-    transport: Transport = "polling" if chance.random() < 0.15 else "websocket"
+    transport: Transport = chance.choices(("websocket", "polling", "upgrade"), (75, 12, 13))[0]
     insiders = _users()[:-STRANGERS]
     user = chance.choice(insiders if kind == "stalled" or chance.random() < 0.95 else _users()[-STRANGERS:])
     seen = [project for project in BUSY_PROJECTS if user in members[project]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import deque
 from typing import Protocol
@@ -44,11 +45,11 @@ class WebSocketWire:
         self._connection = connection
 
     @classmethod
-    async def open(cls, base: str, cookie: str) -> WebSocketWire:
-        """Raises Gone."""
+    async def open(cls, base: str, cookie: str, session: str = "") -> WebSocketWire:
+        """``session`` is the end of the address of one that is to upgrade. Raises Gone."""
         try:
             connection = await connect(
-                f"ws{base.removeprefix('http')}{PATH}websocket", additional_headers={"Cookie": cookie},
+                f"ws{base.removeprefix('http')}{PATH}websocket{session}", additional_headers={"Cookie": cookie},
                 compression=None, proxy=None, ping_interval=None, open_timeout=PATIENCE, close_timeout=1.0,
                 max_size=None, max_queue=1,
             )  # fmt: skip
@@ -84,6 +85,7 @@ class PollingWire:
     def __init__(self, http: aiohttp.ClientSession, base: str, cookie: str) -> None:
         self._http = http
         self._url = f"{base}{PATH}polling"
+        self.session = ""
         self._headers = {"Cookie": cookie}
         self._packets: deque[str] = deque()
         self._requests: set[asyncio.Task[str]] = set()
@@ -95,17 +97,27 @@ class PollingWire:
         """Raises Gone."""
         wire = cls(http, base, cookie)
         wire._packets.appendleft(await wire.receive())
-        wire._url += f"&sid={json.loads(wire._packets[0][1:])['sid']}"
+        wire.session = f"&sid={json.loads(wire._packets[0][1:])['sid']}"
         return wire
 
     async def send(self, packet: str) -> None:
         async with self._posting:
             await self._ask("POST", packet)
 
+    async def pause(self) -> None:
+        """Wait for what is being sent; nobody receives meanwhile."""
+        async with self._posting:
+            pass
+
     async def receive(self) -> str:
         while not self._packets:
             self._packets.extend((await self._ask("GET", None)).split("\x1e"))
         return self._packets.popleft()
+
+    @property
+    def fetched(self) -> bool:
+        """Whether it has packets that nobody has received yet."""
+        return bool(self._packets)
 
     def cut(self) -> None:
         self._over = True
@@ -135,17 +147,64 @@ class PollingWire:
             self._requests.discard(request)
 
     async def _answer(self, method: str, body: str | None) -> str:
-        async with self._http.request(method, self._url, data=body, headers=self._headers) as response:
+        url = f"{self._url}{self.session}"
+        async with self._http.request(method, url, data=body, headers=self._headers) as response:
             if response.status != 200:
                 raise aiohttp.ClientError(f"{response.status} {await response.text()}")
             return await response.text()
+
+
+class UpgradingWire:
+    """Polling first, and a WebSocket as soon as the server takes it, as the official clients do."""
+
+    def __init__(self, polling: PollingWire, base: str, cookie: str) -> None:
+        self._polling = polling
+        self._socket: WebSocketWire | None = None
+        self._wire: PollingWire | WebSocketWire = polling
+        self._probing = asyncio.create_task(self._probe(base, cookie))
+
+    async def _probe(self, base: str, cookie: str) -> bool:
+        """Whether the server answers over a WebSocket, too; where it does not, the session goes on polling."""
+        with contextlib.suppress(Gone):
+            self._socket = await WebSocketWire.open(base, cookie, self._polling.session)
+            await self._socket.send("2probe")
+            return await self._socket.receive() == "3probe"
+        return False
+
+    def _probed(self) -> bool:
+        return self._probing.done() and self._probing.result()
+
+    async def send(self, packet: str) -> None:
+        await self._wire.send(packet)
+
+    async def receive(self) -> str:
+        """Between two polls the WebSocket takes over: the server ends a poll that waits for nothing."""
+        if self._wire is self._polling and not self._polling.fetched and self._probed():
+            assert self._socket is not None
+            await self._polling.pause()
+            await self._socket.send("5")
+            self._wire = self._socket
+        return await self._wire.receive()
+
+    def cut(self) -> None:
+        self._polling.cut()
+        if self._socket is not None:
+            self._socket.cut()
+
+    async def close(self) -> None:
+        self._probing.cancel()
+        await asyncio.gather(self._probing, return_exceptions=True)
+        await self._polling.close()
+        if self._socket is not None:
+            await self._socket.close()
 
 
 async def open_wire(transport: Transport, http: aiohttp.ClientSession, base: str, cookie: str) -> Wire:
     """Open a session at the node whose address is ``base``. Raises Gone."""
     if transport == "websocket":
         return await WebSocketWire.open(base, cookie)
-    return await PollingWire.open(http, base, cookie)
+    polling = await PollingWire.open(http, base, cookie)
+    return polling if transport == "polling" else UpgradingWire(polling, base, cookie)
 
 
 def new_http() -> aiohttp.ClientSession:

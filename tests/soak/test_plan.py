@@ -33,7 +33,7 @@ def test_every_run_has_clients_of_every_kind_two_runtimes_and_non_members() -> N
         plan = draw(seed, SECONDS)
         assert len(plan.clients) == CLIENTS
         assert [sum(client.kind == kind for client in plan.clients) for kind in ("stalled", "flapping")] == [20, 20]
-        assert {client.transport for client in plan.clients} == {"websocket", "polling"}
+        assert {client.transport for client in plan.clients} == {"websocket", "polling", "upgrade"}
         assert len(set(plan.adapters.values())) == len(NODES)
         strangers = set(plan.users[-STRANGERS:])
         assert any(client.user in strangers for client in plan.clients)
