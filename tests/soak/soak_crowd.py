@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from live_server import PATIENCE
 from soak_clients import Follow, SoakClient
 from soak_plan import Plan
+from soak_verdict import place
 from soak_wire import new_http
 
 
@@ -68,6 +69,15 @@ class Crowd:
         self._flooded = False
         for client in self.stalled:
             client.may_read.set()
+
+    def has(self, newest: Mapping[str, str]) -> bool:
+        """Whether everybody in the room has these updates of these projects."""
+        return all(
+            follow.left or (follow.newest is not None and place(follow.newest) >= place(newest[project_id]))
+            for client in self.clients
+            for project_id, follow in client.follows.items()
+            if project_id in newest
+        )
 
     async def calm(self) -> None:
         """Everybody reads, and stays where they are."""

@@ -80,6 +80,8 @@ class Publishers:
         """``projects`` has each project's id and API key, by name."""
         self.log = TruthLog(folder / "truth.log")
         self.counts: Counter[str] = Counter()
+        self.newest = dict.fromkeys(projects, "0-0")
+        """The id of the newest update of each project that is known to be accepted, by the project's name."""
         self._plan = plan
         self._bases = bases
         self._backplane = RedisBackplane(redis_url, entries=entries)
@@ -155,7 +157,7 @@ class Publishers:
         accepted = 0
         for number, future in futures.items():
             with contextlib.suppress(BackplaneUnavailable):
-                self.log.write(project.name, number, future.result(PATIENCE))
+                self._accepted(project, number, future.result(PATIENCE))
                 accepted += 1
         return accepted
 
@@ -167,9 +169,13 @@ class Publishers:
                     event_id = api.publish(project.project_id, project.api_key, EVENT, data)
                 except PublishingError:
                     continue
-                self.log.write(project.name, number, event_id)
+                self._accepted(project, number, event_id)
                 accepted += 1
         return accepted
+
+    def _accepted(self, project: _Project, number: int, event_id: str) -> None:
+        self.log.write(project.name, number, event_id)
+        self.newest[project.name] = event_id
 
 
 def _size(chance: random.Random) -> int:

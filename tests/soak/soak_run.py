@@ -62,6 +62,8 @@ class _Run:
         self._faults: Counter[str] = Counter()
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._over = False
+        self._flooded: dict[str, str] = {}
+        """Up to which update each project was flooded, by the project's id."""
 
     async def play(self) -> Outcome:
         ids = {name: project_id for name, (project_id, _) in self._stage.projects.items()}
@@ -104,6 +106,8 @@ class _Run:
     async def _perform(self, fault: Fault, crowd: Crowd) -> None:
         """One fault of Redis and one of a node at a time: what is broken is mended first, and one node is there."""
         async with self._turns[fault.kind.split()[0]]:
+            while fault.kind == "flood" and not self._over and not crowd.has(self._flooded):
+                await asyncio.sleep(0.1)  # two floods are more than is replayed
             if self._over:
                 self._faults["left out, as others took their time"] += 1
                 return
@@ -124,6 +128,7 @@ class _Run:
         crowd.stall()
         for name in FLOODED_PROJECTS:
             await asyncio.to_thread(self._publishers.flood, name)
+            self._flooded[self._stage.projects[name][0]] = self._publishers.newest[name]
         await asyncio.sleep(fault.seconds)
         crowd.read_on()
 
