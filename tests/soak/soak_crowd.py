@@ -86,8 +86,8 @@ class Crowd:
         await asyncio.gather(*self._restless, return_exceptions=True)
         self.read_on()
 
-    async def settle(self, newest: Mapping[str, str]) -> None:
-        """Wait until everybody is done, or has had its time; the verdict will say what is missing."""
+    async def settle(self, newest: Mapping[str, str]) -> int:
+        """Wait until everybody is done, or has had its time: how many are not, of which the verdict will say more."""
         settling = [asyncio.create_task(client.settle(newest)) for client in self.clients]
         _, late = await asyncio.wait(settling, timeout=PATIENCE)
         for task in late:
@@ -96,6 +96,7 @@ class Crowd:
         for task in self._tasks:
             if task.done():
                 task.result()  # it never ends by itself, unless it failed
+        return len(late)
 
     async def close(self) -> None:
         """Have them all go."""

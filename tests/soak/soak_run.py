@@ -144,8 +144,8 @@ class _Run:
             await asyncio.to_thread(self._publishers.mark, name)
         newest: dict[str, str] = {}
         while newest != (newest := await asyncio.to_thread(self._stage.newest)):
-            await crowd.settle(newest)  # what nobody knew of may have come behind the last update
-        self._say("everybody has the last update")
+            late = await crowd.settle(newest)  # what nobody knew of may have come behind the last update
+            self._say(f"{late} clients are without the last update" if late else "everybody has the last update")
 
     def _followers(self, crowd: Crowd, name: str) -> Iterator[Follower]:
         project_id, _ = self._stage.projects[name]
