@@ -206,8 +206,8 @@ class _Reading:
     missing: dict[int, tuple[Kind, str]] = field(factory=dict)
     """Entries passed over, by index; they may still come late."""
     seen: set[int] = field(factory=set)
-    _index: dict[str, int] = field(factory=dict)
-    _places: list[tuple[int, int]] = field(factory=list)
+    _index: dict[str, int] = field(init=False)
+    _places: list[tuple[int, int]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._index = {entry.event_id: index for index, entry in enumerate(self.stream)}
