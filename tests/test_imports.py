@@ -138,8 +138,12 @@ def test_importing_core_loads_nothing_impure_but_what_attrs_loads() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["automoderate", "automoderate.adapters", "automoderate.server", "automoderate.testing"]
-)
+    "module",
+    [
+        "automoderate", "automoderate.adapters", "automoderate.server", "automoderate.testing",
+        "automoderate.notifier",
+    ],
+)  # fmt: skip
 def test_importing_the_package_loads_no_runtime_of_an_extra(module: str) -> None:
     assert not {top(name) for name in loaded_by(f"import {module}")} & {"trio", "anyio", "eventlet", "uvloop"}
 
@@ -148,3 +152,24 @@ def test_choosing_an_adapter_loads_just_that_one() -> None:
     loaded = loaded_by("from automoderate import adapters; adapters.load('asyncio')")
     assert "automoderate.adapters.asyncio" in loaded
     assert not {top(name) for name in loaded} & {"trio", "eventlet"}
+
+
+SENDING = """
+import asyncio
+from concurrent.futures import Future
+from types import SimpleNamespace
+from automoderate.notifier import AsyncWebSocketNotifier
+done = Future()
+done.set_result("1-0")
+here = SimpleNamespace(publish=lambda *_: done)
+async def main():
+    async with AsyncWebSocketNotifier(realtime=here) as notifier:
+        assert await notifier.send_stats_update("p", {})
+asyncio.run(main())
+"""
+
+
+def test_an_async_notifier_on_asyncio_loads_no_other_runtime() -> None:
+    loaded = loaded_by(SENDING)
+    assert "anyio" in loaded
+    assert not {top(name) for name in loaded} & {"trio", "eventlet", "uvloop"}

@@ -219,6 +219,9 @@ class Listener:
     def access_changed(self, *, user_id: str | None = None, project_id: str | None = None) -> Future[None]:
         raise AssertionError
 
+    def logged_out(self, user_id: str) -> Future[None]:
+        raise AssertionError
+
 
 def test_the_pipeline_is_lifelike() -> None:
     world, listener = World.of(1), Listener()

@@ -14,12 +14,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from notifier_kit import CONTENT, Here, counters
 
-from automoderate import notifier as notifier_module
+from automoderate import _delivery as delivery_module
 from automoderate.notifier import WebSocketNotifier
 from automoderate.publishing import PublishingApi
-
-CONTENT = {"id": "c", "project_id": "p", "content_type": "text", "content_data": "Hello", "meta_data": None}
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -31,9 +30,8 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., WebSocketNotifier]]:
-    """Make notifiers that hurry, and close them."""
-    monkeypatch.setattr(notifier_module, "_BACK_OFF", (0.001, 0.01))
+def make() -> Iterator[Callable[..., WebSocketNotifier]]:
+    """Make notifiers, and close them."""
     made: list[WebSocketNotifier] = []
 
     def make(**options: Any) -> WebSocketNotifier:
@@ -49,30 +47,8 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., WebSocketNot
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The notifier's clock: one number, which only the test changes."""
     now = [0.0]
-    monkeypatch.setattr(notifier_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(delivery_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
-
-
-class Here:
-    """A server in this process, as far as the notifier sees it."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-        self.futures: list[Future[Any]] = []
-
-    def publish(self, project_id: str, event: str, data: Mapping[str, Any]) -> Future[str]:
-        self.calls.append((project_id, event, dict(data)))
-        self.futures.append(Future())
-        return self.futures[-1]
-
-    def access_changed(self, *, user_id: str | None = None, project_id: str | None = None) -> Future[None]:
-        self.calls.append(("access_changed", user_id, project_id))
-        self.futures.append(Future())
-        return self.futures[-1]
-
-
-def counters(notifier: WebSocketNotifier) -> tuple[int, int, int]:
-    return notifier.sent, notifier.dropped, notifier.failed
 
 
 def test_all_methods_in_this_process(make: Callable[..., WebSocketNotifier]) -> None:
@@ -85,6 +61,7 @@ def test_all_methods_in_this_process(make: Callable[..., WebSocketNotifier]) -> 
     notifier.send_rule_update("p", {"id": "r"}, action="deleted")
     notifier.access_changed("p")
     notifier.access_changed("p", user_id="u")
+    notifier.logged_out(7)
     assert [call[:2] for call in here.calls] == [
         ("p", "content_received"),
         ("p", "moderation_update"),
@@ -93,6 +70,7 @@ def test_all_methods_in_this_process(make: Callable[..., WebSocketNotifier]) -> 
         ("p", "rule_update"),
         ("access_changed", None),
         ("access_changed", "u"),
+        ("logged_out", "7"),
     ]
     assert here.calls[1][2]["moderator_name"] == "AI"
     assert here.calls[2][2] == {"total": 1}
@@ -101,7 +79,7 @@ def test_all_methods_in_this_process(make: Callable[..., WebSocketNotifier]) -> 
     assert counters(notifier) == (0, 0, 0)
     for future in here.futures:
         future.set_result("1-1")
-    assert counters(notifier) == (7, 0, 0)
+    assert counters(notifier) == (8, 0, 0)
     assert notifier.close()
 
 
@@ -225,6 +203,19 @@ def test_a_key_for_each_project(make: Callable[..., WebSocketNotifier], scripted
     assert [posted.api_key for posted in scripted_api.requests] == ["am_a", "am_b"]
 
 
+def test_a_logout_over_http_is_refused_at_once(
+    make: Callable[..., WebSocketNotifier], scripted_api: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    notifier = make(url=scripted_api.url, api_key="am_key")
+    notifier.logged_out("u")
+    assert counters(notifier) == (0, 0, 1)
+    assert caplog.messages == [
+        "could not send logout of user u: no API key may end a user's sessions; it takes realtime= or redis_url="
+    ]
+    assert notifier.close(60)
+    assert scripted_api.requests == []
+
+
 def test_a_server_that_stays_away_is_given_up_on(
     make: Callable[..., WebSocketNotifier], closed_port: int, caplog: pytest.LogCaptureFixture, clock: list[float],
     monkeypatch: pytest.MonkeyPatch,
@@ -316,6 +307,10 @@ def test_odd_calls_never_raise(make: Callable[..., WebSocketNotifier], caplog: p
         def __getattribute__(self, name: str) -> Any:
             raise RuntimeError("hostile")
 
+    class Nameless:
+        def __str__(self) -> str:
+            raise RuntimeError("nameless")
+
     here = Here()
     notifier = make(realtime=here)
     notifier.send_update_async(None, None, None, None)
@@ -326,9 +321,12 @@ def test_odd_calls_never_raise(make: Callable[..., WebSocketNotifier], caplog: p
     notifier.send_rule_update("", {})
     notifier.send_rule_update("p", 7)
     notifier.access_changed(None)
+    notifier.access_changed("p", Nameless())
+    notifier.logged_out(None)
+    notifier.logged_out(Nameless())
     assert here.calls == []
-    assert counters(notifier) == (0, 0, 8)
-    assert caplog.text.count("could not send") == 8
+    assert counters(notifier) == (0, 0, 11)
+    assert caplog.text.count("could not send") == 11
 
 
 def test_an_unexpected_failure_does_not_end_the_thread(
@@ -377,7 +375,7 @@ def test_wrong_settings_are_said_at_once(options: dict[str, Any], message: str) 
 
 FORKING = """
 import os, sys, threading, warnings
-from automoderate import notifier as module
+from automoderate import _delivery as module
 from automoderate.notifier import WebSocketNotifier
 module._AT_EXIT = 60
 warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of every fork beside a thread
@@ -406,10 +404,10 @@ def test_a_forked_worker_sends_its_own_and_only_its_own(scripted_api: Any) -> No
 
 def test_a_notifier_that_nobody_holds_is_let_go(make: Callable[..., WebSocketNotifier]) -> None:
     gc.collect()
-    before = len(notifier_module._notifiers)
+    before = len(delivery_module._deliveries)
     WebSocketNotifier(realtime=Here())
     gc.collect()
-    assert len(notifier_module._notifiers) == before
+    assert len(delivery_module._deliveries) == before
 
 
 def test_dropping_is_a_warning(make: Callable[..., WebSocketNotifier], caplog: pytest.LogCaptureFixture) -> None:

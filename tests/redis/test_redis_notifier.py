@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import anyio
 import pytest
 from live_server import PATIENCE, until
 from redis_kit import Node, RedisServer
 
-from automoderate.core.hub import AccessChanged
-from automoderate.notifier import WebSocketNotifier
+from automoderate.core.hub import AccessChanged, LoggedOut
+from automoderate.notifier import AsyncWebSocketNotifier, WebSocketNotifier
 
 
 def test_every_node_hears_what_the_pipeline_says(new_node: Callable[..., Node], server: RedisServer) -> None:
@@ -20,11 +21,57 @@ def test_every_node_hears_what_the_pipeline_says(new_node: Callable[..., Node], 
     for number in range(50):
         notifier.send_stats_update("p", {"n": number})
     notifier.access_changed("p", "u")
+    notifier.logged_out("u")
     assert notifier.close(PATIENCE)
-    assert (notifier.sent, notifier.failed, notifier.dropped) == (51, 0, 0)
+    assert (notifier.sent, notifier.failed, notifier.dropped) == (52, 0, 0)
     for node in nodes:
-        until(lambda node=node: len(node.numbers) == 50 and AccessChanged("u", "p") in node.told)  # type: ignore[misc]
-        assert node.numbers == list(range(50))
+        heard(node, *range(50))
+
+
+def heard(node: Node, *numbers: int) -> None:
+    """Wait until the node was told these, in this order, and of changed access and a logout."""
+    until(lambda: len(node.numbers) == len(numbers))
+    assert node.numbers == list(numbers)
+    until(lambda: {AccessChanged("u", "p"), LoggedOut("u")} <= {*node.told})
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_every_node_hears_an_async_pipeline(new_node: Callable[..., Node], server: RedisServer, backend: str) -> None:
+    nodes = [new_node(), new_node()]
+    for node in nodes:
+        node.follow()
+
+    async def pipeline() -> None:
+        async with AsyncWebSocketNotifier(redis_url=server.url) as notifier, anyio.create_task_group() as tasks:
+            assert await notifier.send_stats_update("p", {"n": 0})
+            for number in range(1, 50):
+                tasks.start_soon(notifier.send_stats_update, "p", {"n": number})
+            assert await notifier.access_changed("p", "u")
+            assert await notifier.logged_out("u")
+        assert (notifier.sent, notifier.failed, notifier.dropped) == (52, 0, 0)
+
+    anyio.run(pipeline, backend=backend)
+    for node in nodes:
+        heard(node, *range(50))
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_async_pipeline_is_told_what_a_redis_that_was_away_took(
+    node: Node, server: RedisServer, backend: str
+) -> None:
+    node.follow()
+    server.kill()
+
+    async def pipeline() -> None:
+        async with AsyncWebSocketNotifier(redis_url=server.url, retry_for=0.2) as notifier:
+            assert not await notifier.send_stats_update("p", {"n": 1})
+        async with AsyncWebSocketNotifier(redis_url=server.url, retry_for=PATIENCE) as notifier:
+            late = notifier.send_stats_update("p", {"n": 2})
+            server.start()
+            assert await late
+
+    anyio.run(pipeline, backend=backend)
+    until(lambda: node.numbers == [2])
 
 
 def test_it_waits_for_a_redis_that_is_away(node: Node, server: RedisServer) -> None:
