@@ -190,6 +190,10 @@ class TestAnnounced:
         notifier.access_changed(shared, user_id=member)
         assert client.expect("error") == {**ACCESS_DENIED, "project_id": shared}
 
+    def test_the_notifier_announces_a_logout(self, site: Site, client: Client, member: str) -> None:
+        WebSocketNotifier(realtime=site.assembly.realtime).logged_out(member)
+        assert client.rest() == [("error", AUTHENTICATION_REQUIRED), ("disconnect", None)]
+
     def test_a_key_announces_for_its_project(
         self, site: Site, client: Client, world: World, member: str, shared: str, project: str
     ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import anyio
 import flask
 import pytest
 from click.testing import CliRunner
@@ -17,7 +18,7 @@ from contract_site import SECRET, Site, World, signing_application, until
 
 from automoderate.cli import cli
 from automoderate.directory import accounts
-from automoderate.notifier import WebSocketNotifier
+from automoderate.notifier import AsyncWebSocketNotifier, WebSocketNotifier
 
 
 @pytest.fixture(scope="session")
@@ -133,6 +134,23 @@ class TestOtherWays:
         assert (notifier.sent, notifier.dropped, notifier.failed) == (4, 0, 0)
         names = [name for name, _ in client.settle()]
         assert names == ["content_received", "moderation_update", "stats_update", "rule_update"]
+
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    def test_the_notifier_of_an_async_pipeline(
+        self, site: Site, client: Client, project: str, key: str, backend: str
+    ) -> None:
+        async def pipeline() -> None:
+            async with AsyncWebSocketNotifier(url=site.url, api_key=key) as notifier:
+                assert await notifier.send_stats_update(project, {"total": 1})
+                assert await notifier.access_changed(project)
+                assert not await notifier.logged_out("somebody")
+            async with AsyncWebSocketNotifier(url=site.url, api_key="am_wrong") as notifier:
+                assert not await notifier.send_stats_update(project, {"total": 2})
+            async with AsyncWebSocketNotifier(realtime=site.assembly.realtime) as notifier:
+                assert await notifier.send_stats_update(project, {"total": 3})
+
+        anyio.run(pipeline, backend=backend)
+        assert [data["total"] for _, data in client.settle()] == [1, 3]
 
     def test_the_notifier_never_raises_and_counts(self, site: Site, project: str) -> None:
         refused = WebSocketNotifier(url=site.url, api_key="am_wrong")
