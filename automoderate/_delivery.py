@@ -194,8 +194,8 @@ class Delivery:
         entry.settled(error is None)
 
     def _fail(self, what: str, count: int = 1) -> None:
-        self._failed += count
         logger.warning("could not send %s", what)
+        self._failed += count  # whoever sees it finds the line in the log
 
     def _hand_over(self, number: int, item: Item, realtime: Realtime) -> None:
         """To the server in this process or to Redis, which keep the order; the future says what became of it."""

@@ -1,7 +1,7 @@
 """The commands that change who is who and who may see what: ``automoderate user``, ``project``, ``member``, ...
 
-They write to the database whatever made it. What takes access away is announced to the running server, which then
-looks again at once; without that it would notice at its next re-check.
+They write to the database whatever made it. What takes access away is announced to the running servers, which then
+look again at once; without that they would notice at their next re-check.
 """
 
 from __future__ import annotations
@@ -14,22 +14,19 @@ from typing import Any, TypeVar
 
 import attrs
 import click
-import requests
 from sqlalchemy.exc import SQLAlchemyError
 
+from automoderate.announcing import Announcer, announce, announcer
 from automoderate.cli import CannotStart, WrongUsage, load_settings, settings_options
-from automoderate.dashboard.services import CONTROL_SUBJECT, control_serializer
+from automoderate.core.hub import AccessChanged, LoggedOut
 from automoderate.directory import accounts
 from automoderate.directory.accounts import Conflict, NotFound
 from automoderate.directory.database import Database, DatabaseUnavailable
-from automoderate.publishing import check_url, reason
-from automoderate.settings import DEFAULT_DATABASE_URL, Loaded
+from automoderate.settings import DEFAULT_DATABASE_URL
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_URL = "http://127.0.0.1:6217"
-TIMEOUT = 5.0
-"""Seconds the running server has to take an announcement."""
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 password_stdin = click.option(
@@ -43,26 +40,28 @@ def database_options(command: F) -> F:
 
 
 def announcing_options(command: F) -> F:
-    """The flags that say which database, and which server is told of the change."""
+    """The flags that say which database, and which servers are told of the change."""
     url = click.option(
         "--url", envvar="AUTOMODERATE_URL", default=DEFAULT_URL, show_default=True, show_envvar=True,
-        help="The running server that is told at once.",
+        help="The running server that is told at once, where there is no Redis.",
     )  # fmt: skip
-    return settings_options("database_url", "secret_key")(url(command))
+    redis_url = click.option(
+        "--redis-url", metavar="URL", help="The Redis that the nodes share, through which all of them are told at once."
+    )
+    return settings_options("database_url", "secret_key")(redis_url(url(command)))
 
 
 @contextlib.contextmanager
-def opened(config: str | None, flags: Mapping[str, Any], *, write: bool) -> Iterator[tuple[Database, Loaded]]:
+def opened(config: str | None, flags: Mapping[str, Any], *, write: bool) -> Iterator[Database]:
     """The database, our own made on first use; what goes wrong with it ends the command in one line."""
-    loaded = load_settings(config, dict(flags))
-    url = loaded.settings.database_url
+    url = load_settings(config, dict(flags)).settings.database_url
     database = Database(url or DEFAULT_DATABASE_URL, read_only=url is not None and not write, pool_size=1)
     try:
         if url is None:
             database.create_all()
         else:
             database.check()
-        yield database, loaded
+        yield database
     except DatabaseUnavailable as error:
         raise CannotStart(str(error)) from None
     except (NotFound, Conflict) as error:
@@ -73,6 +72,16 @@ def opened(config: str | None, flags: Mapping[str, Any], *, write: bool) -> Iter
         raise CannotStart(database.explain(error)) from None
     finally:
         database.close()
+
+
+@contextlib.contextmanager
+def announced(
+    config: str | None, flags: Mapping[str, Any], url: str, *, write: bool = True
+) -> Iterator[tuple[Database, Announcer]]:
+    """The database, and whom to tell; what keeps anybody from being told is found before anything is changed."""
+    to = announcer(load_settings(config, dict(flags)).settings, url)
+    with opened(config, flags, write=write) as database:
+        yield database, to
 
 
 # Users --------------------------------------------------------------------------------------------------------
@@ -104,7 +113,7 @@ def user_add(username: str, email: str, admin: bool, password_stdin: bool, confi
     automoderate user add ann ann@example.org
     pass show ann | automoderate user add ann ann@example.org --password-stdin
     """
-    with opened(config, flags, write=True) as (database, _):
+    with opened(config, flags, write=True) as database:
         password = _password(password_stdin)
         added = accounts.create_user(database, username=username, email=email, password=password, is_admin=admin)
         click.echo(added.id)
@@ -120,7 +129,7 @@ def user_list(as_json: bool, config: str | None, **flags: Any) -> None:
     automoderate user list
     automoderate user list --json | jq -r '.[] | select(.is_active | not) | .email'
     """
-    with opened(config, flags, write=False) as (database, _):
+    with opened(config, flags, write=False) as database:
         _print([attrs.asdict(each) for each in accounts.list_users(database)], as_json)
 
 
@@ -134,7 +143,7 @@ def user_set_password(name: str, password_stdin: bool, config: str | None, **fla
     \b
     automoderate user set-password ann
     """
-    with opened(config, flags, write=True) as (database, _):
+    with opened(config, flags, write=True) as database:
         found = accounts.find_user(database, name)
         accounts.set_password(database, found.id, _password(password_stdin))
         click.echo(f"{found.username} has a new password.")
@@ -149,7 +158,7 @@ def user_activate(name: str, config: str | None, **flags: Any) -> None:
     \b
     automoderate user activate ann
     """
-    with opened(config, flags, write=True) as (database, _):
+    with opened(config, flags, write=True) as database:
         found = accounts.find_user(database, name)
         accounts.set_active(database, found.id, True)
         click.echo(f"{found.username} may log in.")
@@ -164,10 +173,10 @@ def user_deactivate(name: str, url: str, config: str | None, **flags: Any) -> No
     \b
     automoderate user deactivate ann
     """
-    with opened(config, flags, write=True) as (database, loaded):
+    with announced(config, flags, url) as (database, to):
         found = accounts.find_user(database, name)
         accounts.set_active(database, found.id, False)
-    click.echo(f"{found.username} is locked out. {announce(loaded, url, user_id=found.id)}")
+    click.echo(f"{found.username} is locked out. {announce(to, AccessChanged(user_id=found.id))}")
 
 
 @user.command("remove")
@@ -181,10 +190,32 @@ def user_remove(name: str, url: str, config: str | None, **flags: Any) -> None:
     \b
     automoderate user remove ann@example.org
     """
-    with opened(config, flags, write=True) as (database, loaded):
+    with announced(config, flags, url) as (database, to):
         found = accounts.find_user(database, name)
         accounts.remove_user(database, found.id)
-    click.echo(f"{found.username} is removed. {announce(loaded, url, user_id=found.id)}")
+    click.echo(f"{found.username} is removed. {announce(to, AccessChanged(user_id=found.id))}")
+
+
+@user.command("disconnect")
+@click.argument("name", metavar="USER")
+@announcing_options
+def user_disconnect(name: str, url: str, config: str | None, **flags: Any) -> None:
+    """End a user's live sessions now. Nothing is changed.
+
+    A browser that is still logged in comes back as a new session: to keep a user out, deactivate the user. Exit
+    status: 0 announced, 1 no such user or refused, 2 wrong usage, 3 nobody to tell can be reached.
+
+    \b
+    automoderate user disconnect ann
+    automoderate user disconnect ann --redis-url redis://127.0.0.1:6379/0
+    """
+    with announced(config, flags, url, write=False) as (database, to):
+        found = accounts.find_user(database, name)
+    try:
+        to.tell(LoggedOut(found.id))
+    except click.ClickException as error:
+        raise type(error)(f"{found.username} is not disconnected: {error.message}") from None
+    click.echo(f"{found.username} is disconnected. {to.told}")
 
 
 # Projects -----------------------------------------------------------------------------------------------------
@@ -213,7 +244,7 @@ def project_add(name: str, owner: str, description: str, config: str | None, **f
     \b
     automoderate project add Forum --owner ann
     """
-    with opened(config, flags, write=True) as (database, _):
+    with opened(config, flags, write=True) as database:
         owner_id = accounts.find_user(database, owner).id
         click.echo(accounts.create_project(database, name=name, owner_id=owner_id, description=description).id)
 
@@ -229,7 +260,7 @@ def project_list(name: str | None, as_json: bool, config: str | None, **flags: A
     automoderate project list
     automoderate project list --user ann --json
     """
-    with opened(config, flags, write=False) as (database, _):
+    with opened(config, flags, write=False) as database:
         if name is None:
             fields = attrs.filters.exclude("role")
             found = [attrs.asdict(each, filter=fields) for each in accounts.list_projects(database)]
@@ -248,10 +279,10 @@ def project_remove(name: str, url: str, config: str | None, **flags: Any) -> Non
     \b
     automoderate project remove 3f0c9a34-…
     """
-    with opened(config, flags, write=True) as (database, loaded):
+    with announced(config, flags, url) as (database, to):
         found = accounts.find_project(database, name)
         accounts.remove_project(database, found.id)
-    click.echo(f"{found.name} is removed. {announce(loaded, url, project_id=found.id)}")
+    click.echo(f"{found.name} is removed. {announce(to, AccessChanged(project_id=found.id))}")
 
 
 # Members ------------------------------------------------------------------------------------------------------
@@ -283,7 +314,7 @@ def member_add(name: str, user_name: str, role: str, config: str | None, **flags
     \b
     automoderate member add Forum bob --role admin
     """
-    with opened(config, flags, write=True) as (database, _):
+    with opened(config, flags, write=True) as database:
         found, person = accounts.find_project(database, name), accounts.find_user(database, user_name)
         accounts.add_member(database, found.id, person.id, role)
         click.echo(f"{person.username} may see {found.name}.")
@@ -299,7 +330,7 @@ def member_list(name: str, as_json: bool, config: str | None, **flags: Any) -> N
     \b
     automoderate member list Forum --json
     """
-    with opened(config, flags, write=False) as (database, _):
+    with opened(config, flags, write=False) as database:
         found = accounts.find_project(database, name)
         _print([attrs.asdict(each) for each in accounts.list_members(database, found.id)], as_json)
 
@@ -314,10 +345,10 @@ def member_remove(name: str, user_name: str, url: str, config: str | None, **fla
     \b
     automoderate member remove Forum bob
     """
-    with opened(config, flags, write=True) as (database, loaded):
+    with announced(config, flags, url) as (database, to):
         found, person = accounts.find_project(database, name), accounts.find_user(database, user_name)
         accounts.remove_member(database, found.id, person.id)
-    told = announce(loaded, url, project_id=found.id, user_id=person.id)
+    told = announce(to, AccessChanged(project_id=found.id, user_id=person.id))
     click.echo(f"{person.username} may no longer see {found.name}. {told}")
 
 
@@ -346,7 +377,7 @@ def apikey_add(project_name: str, name: str, config: str | None, **flags: Any) -
     \b
     export AUTOMODERATE_API_KEY=$(automoderate apikey add Forum "build server")
     """
-    with opened(config, flags, write=True) as (database, _):
+    with opened(config, flags, write=True) as database:
         found = accounts.find_project(database, project_name)
         click.echo(accounts.create_api_key(database, found.id, name).key)
 
@@ -361,7 +392,7 @@ def apikey_list(project_name: str, as_json: bool, config: str | None, **flags: A
     \b
     automoderate apikey list Forum
     """
-    with opened(config, flags, write=False) as (database, _):
+    with opened(config, flags, write=False) as database:
         found = accounts.find_project(database, project_name)
         keys = accounts.list_api_keys(database, found.id)
         _print([attrs.asdict(attrs.evolve(each, key=f"{each.key[:7]}…")) for each in keys], as_json)
@@ -376,7 +407,7 @@ def apikey_revoke(key: str, config: str | None, **flags: Any) -> None:
     \b
     automoderate apikey revoke am_…
     """
-    with opened(config, flags, write=True) as (database, _):
+    with opened(config, flags, write=True) as database:
         accounts.revoke_api_key(database, key)
         click.echo("The key is revoked.")
 
@@ -390,7 +421,7 @@ def apikey_remove(key: str, config: str | None, **flags: Any) -> None:
     \b
     automoderate apikey remove am_…
     """
-    with opened(config, flags, write=True) as (database, _):
+    with opened(config, flags, write=True) as database:
         accounts.remove_api_key(database, key)
         click.echo("The key is removed.")
 
@@ -428,43 +459,6 @@ def database_create(config: str | None, **flags: Any) -> None:
 
 
 # Shared -------------------------------------------------------------------------------------------------------
-
-
-def announce(loaded: Loaded, url: str, **whose: str) -> str:
-    """Have the running server look again at live sessions; the sentence that says whether it will do so at once."""
-    problem = _announce(loaded, url, whose)
-    if problem is None:
-        return "The running server was told: it takes effect at once."
-    return f"The running server was not told ({problem}): it takes effect at its next re-check."
-
-
-def _announce(loaded: Loaded, url: str, whose: Mapping[str, str]) -> str | None:
-    """Tell the server; None, or why it was not told."""
-    secret_key = loaded.settings.secret_key
-    if not secret_key:
-        return "SECRET_KEY is not set"
-    try:
-        base = check_url(url)
-    except ValueError as error:
-        return str(error)
-    token = control_serializer(secret_key).dumps(CONTROL_SUBJECT)
-    headers = {"Authorization": f"Bearer {token!s}"}
-    statuses: list[int] = []
-    # Where another application is mounted, the first address is one of its own.
-    for prefix in ("", "/realtime"):
-        try:
-            response = requests.post(
-                f"{base}{prefix}/api/access-changes",
-                json=whose, headers=headers, timeout=TIMEOUT, allow_redirects=False,
-            )  # fmt: skip
-        except requests.RequestException as error:
-            return f"cannot reach {base}: {reason(error)}"
-        if response.status_code == 202:
-            return None
-        statuses.append(response.status_code)
-    if 401 in statuses:
-        return f"{base} does not accept this SECRET_KEY"
-    return f"{base} answered {statuses[-1]}"
 
 
 def _password(from_stdin: bool) -> str:

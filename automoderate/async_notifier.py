@@ -80,10 +80,10 @@ def _run_soon() -> Callable[[Callable[[], object]], object]:
 
     RuntimeError once the loop is over.
     """
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():
-        token = trio.lowlevel.current_trio_token()
-        return lambda call: token.run_sync_soon(call)
+    if (trio := sys.modules.get("trio")) is not None:  # whoever runs on it has imported it
+        with contextlib.suppress(RuntimeError):  # others have, too
+            trio.lowlevel.current_task()
+            return trio.lowlevel.current_trio_token().run_sync_soon  # type: ignore[no-any-return]
     return asyncio.get_running_loop().call_soon_threadsafe
 
 

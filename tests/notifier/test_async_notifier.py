@@ -389,3 +389,31 @@ def test_trio_itself_may_start_it() -> None:
         return await said
 
     assert trio.run(main)
+
+
+def test_tasks_of_both_runtimes_in_one_thread_are_told_on_their_own() -> None:
+    """trio as the guest of asyncio's loop."""
+    here = Here()
+    notifier = AsyncWebSocketNotifier(realtime=here)
+
+    async def host() -> list[bool]:
+        loop = asyncio.get_running_loop()
+        guest = loop.create_future()
+
+        async def in_trio() -> bool:
+            return await notifier.send_stats_update("p", {"who": "guest"})
+
+        trio.lowlevel.start_guest_run(
+            in_trio,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=lambda outcome: guest.set_result(outcome.unwrap()),
+        )
+        said = asyncio.create_task(notifier.send_stats_update("p", {"who": "host"}))
+        while len(here.futures) < 2:
+            await asyncio.sleep(0.002)
+        await asyncio.sleep(0)
+        for future in here.futures:
+            threading.Thread(target=future.set_result, args=["1-1"]).start()
+        return [await said, await guest]
+
+    assert asyncio.run(asyncio.wait_for(host(), 60)) == [True, True]
