@@ -73,7 +73,7 @@ def test_users(users: tuple[str, str]) -> None:
     assert run("user", "activate", "bob") == "bob may log in."
     assert run("user", "remove", "bob").startswith("bob is removed.")
     assert len(listed("user", "list")) == 1
-    for command in ("set-password", "activate", "deactivate", "remove"):
+    for command in ("set-password", "activate", "deactivate", "disconnect", "remove"):
         assert run("user", command, "bob", status=1) == "no such user: bob"
 
 
@@ -187,6 +187,30 @@ def test_says_when_the_server_is_not_told(users: tuple[str, str], forum: str, cl
     assert "is no server address" in run("user", "deactivate", "bob", "--url", "nonsense", SECRET_KEY=SECRET)
 
 
+def test_a_user_who_could_not_be_disconnected_is_an_error(
+    users: tuple[str, str], closed_port: int, scripted_api: Api
+) -> None:
+    """It takes effect at once or never."""
+    disconnect = ("user", "disconnect", "bob", "--url")
+    url = f"http://127.0.0.1:{closed_port}"
+    assert run(*disconnect, url, status=3, SECRET_KEY=SECRET) == (
+        f"bob is not disconnected: cannot reach {url}: Connection refused"
+    )
+    assert run(*disconnect, url, status=2) == "bob is not disconnected: SECRET_KEY is not set"
+    assert "is no server address" in run(*disconnect, "nonsense", status=2, SECRET_KEY=SECRET)
+    scripted_api.answers = [(401, {}), (404, {})]
+    assert run(*disconnect, scripted_api.url, status=1, SECRET_KEY=SECRET) == (
+        f"bob is not disconnected: {scripted_api.url} does not accept this SECRET_KEY"
+    )
+    assert run("user", "disconnect", "eve", status=1) == "no such user: eve"
+
+
+def test_what_keeps_everybody_from_being_told_changes_nothing(users: tuple[str, str]) -> None:
+    for url in ("http://127.0.0.1:6379", "redis://127.0.0.1/0?socket_timeout=soon"):
+        assert run("user", "deactivate", "bob", "--redis-url", url, status=2).startswith("redis_url")
+    assert [user["is_active"] for user in listed("user", "list")] == [True, True]
+
+
 class Api:
     """What the tests use of the scripted API of the shared fixtures."""
 
@@ -205,6 +229,7 @@ def test_tells_the_server_whose_access_changed(
     run("member", "add", "Forum", "bob")
     for arguments, body in (
         (["member", "remove", "Forum", "bob"], {"project_id": forum, "user_id": bob}),
+        (["user", "disconnect", "bob"], {"user_id": bob, "logged_out": True}),
         (["user", "deactivate", "bob"], {"user_id": bob}),
         (["user", "remove", "bob"], {"user_id": bob}),
         (["project", "remove", "Forum"], {"project_id": forum}),
@@ -212,7 +237,7 @@ def test_tells_the_server_whose_access_changed(
         assert run(*arguments).endswith("The running server was told: it takes effect at once.")
         assert scripted_api.requests[-1].path == "/api/access-changes"
         assert scripted_api.requests[-1].body == body
-    assert len(scripted_api.requests) == 4
+    assert len(scripted_api.requests) == 5
 
 
 def test_finds_the_server_behind_a_mounted_application(

@@ -1,4 +1,4 @@
-"""An adapter whose runtime is not installed: one line that names what to install, and exit status 3."""
+"""A runtime or Redis client that is not installed: one line that names what to install, and exit status 3."""
 
 from __future__ import annotations
 
@@ -40,3 +40,10 @@ def test_the_message_names_the_command_that_installs_it(command: str, adapter: s
 def test_no_extra_is_needed_without_its_adapter(tmp_path: Path) -> None:
     done = automoderate(["serve", "--check-config"], ["trio", "anyio", "eventlet", "uvloop"], tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_telling_nodes_through_redis_needs_its_client_before_anything_is_changed(tmp_path: Path) -> None:
+    done = automoderate(["user", "remove", "ann", "--redis-url", "redis://127.0.0.1"], ["redis"], tmp_path)
+    assert done.stderr == 'Error: --redis-url needs redis: pip install "automoderate[redis]"\n'
+    assert done.returncode == 3
+    assert list(tmp_path.iterdir()) == []
