@@ -69,7 +69,8 @@ def watch(
 
     The password is asked for; it may also come from AUTOMODERATE_PASSWORD or standard input. Where another
     application is mounted, log in there with a browser and hand over its session cookie. After a lost connection what
-    was missed is printed first; a note says so where the server could not tell all of it.
+    was missed is printed first; a note says so where the server could not tell all of it. It connects by WebSocket, or
+    by long-polling where a proxy lets none through.
 
     Updates go to standard output, everything else to standard error. Exit status: 0 after --count updates, 1 refused
     by the server, 2 wrong usage, 3 server cannot be reached, 130 after Ctrl-C.
@@ -264,6 +265,20 @@ class _Happened:
     data: Any = None
 
 
+def _why(error: BaseException) -> str:
+    """Why a connection failed, in a few words: the library's say little, and what happened is behind them."""
+    inner: BaseException | None = error
+    while inner is not None:
+        error = inner
+        if hasattr(error, "status_code"):  # of a refused WebSocket, whose words are all of its headers
+            return f"it answered {error.status_code}"
+        if len(error.args) > 1 and isinstance(error.args[1], dict):  # what a server of ours says of it
+            return harmless(f"{error.args[0]} ({error.args[1].get('detail') or error.args[1].get('message')})")
+        inner = error.__cause__ or error.__context__
+    said = getattr(error, "strerror", None) or (error.args[0] if error.args else type(error).__name__)
+    return harmless(said).rstrip(".")
+
+
 @define
 class Watcher:
     """Watches one project until ``count`` updates have come, or for ever."""
@@ -302,12 +317,24 @@ class Watcher:
             client.eio.one_by_one.shutdown(wait=False)
 
     def _connect(self, client: _Client) -> None:
+        """By WebSocket, as workers that share a port serve nothing else, or by long-polling where a proxy stops that.
+
+        What works is kept to after a lost connection.
+        """
         try:
-            client.connect(self.base, wait_timeout=_TIMEOUT)
+            client.connect(self.base, transports=["websocket"], wait_timeout=_TIMEOUT)
+            return
         except socketio.exceptions.ConnectionError as error:
-            if "status code" in str(error):
-                raise click.ClickException(f"{self.base} does not let anybody connect: {harmless(error)}") from None
-            raise CannotStart(f"cannot reach {self.base}: {harmless(error)}") from None
+            websocket = _why(error)
+        try:
+            client.connect(self.base, transports=["polling"], wait_timeout=_TIMEOUT)
+        except socketio.exceptions.ConnectionError as error:
+            if "status code" not in str(error):
+                raise CannotStart(f"cannot reach {self.base}: {harmless(error)}") from None
+            raise click.ClickException(
+                f"{self.base} does not let anybody connect, by WebSocket: {websocket}; by long-polling: {_why(error)}"
+            ) from None
+        _note(f"no WebSocket at {self.base}: {websocket}; watching by long-polling")
 
     def _take(self, client: _Client) -> None:
         try:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import queue
 import signal
-import socket
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +16,8 @@ from click.testing import CliRunner, Result
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "clients"))
 
-from live_server import PASSWORD, PATIENCE, ROOT, LiveServer, running_server
+from live_server import PASSWORD, PATIENCE, LiveServer, running_server
+from watch_kit import Cable, NoWebSocket, Open, terminals
 
 from automoderate import watch as watch_module
 from automoderate.watch import Watcher, describe, harmless, watch
@@ -34,61 +29,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield server
 
 
-class Terminal:
-    """``automoderate watch`` in a process of its own; its lines can be waited for."""
-
-    def __init__(self, *arguments: str, **environment: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "automoderate", "watch", *arguments],
-            cwd=ROOT,
-            env={**os.environ, "TZ": "UTC", **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.out, self.err = self._lines(self._process.stdout), self._lines(self._process.stderr)
-
-    def _lines(self, stream: Any) -> queue.SimpleQueue[str]:
-        lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-        def read() -> None:
-            with stream:
-                for line in stream:
-                    lines.put(line.rstrip("\n"))
-
-        self._readers = [*getattr(self, "_readers", []), threading.Thread(target=read)]
-        self._readers[-1].start()
-        return lines
-
-    def interrupt(self) -> None:
-        self._process.send_signal(signal.SIGINT)
-
-    def wait(self) -> int:
-        try:
-            return self._process.wait(PATIENCE)
-        finally:
-            self._process.kill()
-            for reader in self._readers:
-                reader.join()
-
-
-Open = Callable[..., Terminal]
-
-
 @pytest.fixture
 def terminal() -> Iterator[Open]:
-    """Open terminals, and leave none behind."""
-    opened: list[Terminal] = []
-
-    def open_one(*arguments: str, **environment: str) -> Terminal:
-        opened.append(Terminal(*arguments, **environment))
-        return opened[-1]
-
-    yield open_one
-    for one in opened:
-        one.interrupt()
-        one.wait()
+    with terminals() as open_one:
+        yield open_one
 
 
 def alice(server: LiveServer, *more: str) -> list[str]:
@@ -159,56 +103,6 @@ def test_a_restarted_server(tmp_path: Path, terminal: Open) -> None:
         assert watching.wait() == 0
 
 
-class Cable:
-    """Forwards TCP connections to a server until they are cut; more may follow."""
-
-    def __init__(self, port: int) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._target = port
-        self._open: list[socket.socket] = []
-        self.plugged = threading.Event()
-        self.plugged.set()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            if not self.plugged.is_set():
-                near.close()
-                continue
-            far = socket.create_connection(("127.0.0.1", self._target))
-            self._open += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
-
-    def _copy(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-
-    def cut(self) -> None:
-        """Cut all connections, and let no other through until ``plugged`` is set."""
-        self.plugged.clear()
-        for one in self._open:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-        self._open.clear()
-
-    def close(self) -> None:
-        self.cut()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-
 def test_what_was_missed_while_cut_off_is_printed_first(server: LiveServer, terminal: Open) -> None:
     cable = Cable(server.port)
     try:
@@ -229,6 +123,30 @@ def test_what_was_missed_while_cut_off_is_printed_first(server: LiveServer, term
         assert watching.wait() == 0
     finally:
         cable.close()
+
+
+REFUSAL = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"), [(REFUSAL, "it answered 403"), (b"", "Connection to remote host was lost")]
+)
+def test_a_proxy_that_lets_no_websocket_through(server: LiveServer, terminal: Open, answer: bytes, said: str) -> None:
+    proxy = NoWebSocket(server.port, answer)
+    try:
+        arguments = [server.project, "--url", proxy.url, "--username", "alice", "--count", "3", "--json"]
+        watching = terminal(*arguments, AUTOMODERATE_PASSWORD=PASSWORD)
+        note = f"no WebSocket at {proxy.url}: {said}; watching by long-polling"
+        assert watching.err.get(timeout=PATIENCE) == note
+        assert "watching" in watching.err.get(timeout=PATIENCE)
+        for number in range(3):
+            server.publish(number)
+        came = [json.loads(watching.out.get(timeout=PATIENCE))["data"]["number"] for _ in range(3)]
+        assert came == [0, 1, 2]
+        assert watching.wait() == 0
+        assert watching.err.empty()
+    finally:
+        proxy.close()
 
 
 def test_refusals(server: LiveServer) -> None:
@@ -263,7 +181,8 @@ def test_a_server_that_is_something_else(scripted_api: Any) -> None:
     arguments = ("p", "--url", scripted_api.url)
     result = run(*arguments, "--username", "alice", "--password-stdin", stdin="x")
     failed(result, 1, "there is no login form at")
-    failed(run(*arguments, "--cookie", "c"), 1, "does not let anybody connect")
+    refused = "does not let anybody connect, by WebSocket: it answered 501; by long-polling: Unexpected status code 501"
+    failed(run(*arguments, "--cookie", "c"), 1, refused)
 
 
 def test_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,8 +14,9 @@ import pytest
 import requests
 from client_kit import RealClient
 from deploy_kit import ROOT, Process, environment
-from live_server import LiveServer, until
+from live_server import PASSWORD, PATIENCE, LiveServer, until
 from redis_kit import RedisServer
+from watch_kit import NoWebSocket, Terminal, terminals
 
 WORKERS = 3
 
@@ -69,6 +71,44 @@ def test_clients_on_all_workers_see_the_same_and_return_after_one_was_killed(
         each.wait("connected", 2)
     assert server.stop() == 0
     assert all(gone(pid) for pid in before)
+
+
+def test_the_command_line_watches_workers_and_returns_after_they_were_killed(
+    server: Process, world: LiveServer
+) -> None:
+    world.port = server.port
+    with terminals() as terminal:
+        watching: Terminal = terminal(
+            world.project, "--url", world.url, "--username", "alice", "--count", "2", "--json",
+            AUTOMODERATE_PASSWORD=PASSWORD,
+        )  # fmt: skip
+        assert watching.err.get(timeout=PATIENCE) == f"watching project_{world.project}; Ctrl-C ends"
+        world.publish(1)
+        assert json.loads(watching.out.get(timeout=PATIENCE))["data"]["number"] == 1
+        for pid in workers(server):
+            os.kill(pid, signal.SIGKILL)
+        assert "connection lost" in watching.err.get(timeout=PATIENCE)
+        assert watching.err.get(timeout=PATIENCE) == "connected again; nothing was missed"
+        world.publish(2)
+        assert json.loads(watching.out.get(timeout=PATIENCE))["data"]["number"] == 2
+        assert watching.wait() == 0
+
+
+def test_nobody_watches_workers_through_a_proxy_that_lets_no_websocket_through(
+    server: Process, world: LiveServer
+) -> None:
+    proxy = NoWebSocket(server.port, b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+    try:
+        with terminals() as terminal:
+            watching = terminal(world.project, "--url", proxy.url, AUTOMODERATE_COOKIE=world.cookie("alice"))
+            assert watching.err.get(timeout=PATIENCE) == (
+                f"Error: {proxy.url} does not let anybody connect, by WebSocket: it answered 400; by long-polling: "
+                "Unexpected status code 400 in server response "
+                "(only WebSocket is served here: set transports to websocket in the client)"
+            )
+            assert watching.wait() == 1
+    finally:
+        proxy.close()
 
 
 def test_polling_is_refused_with_the_way_out(server: Process) -> None:
