@@ -205,11 +205,9 @@ class Delivery:
             self._settle(number, None if error is None else str(error))
 
         try:
-            future = item.hand_over(realtime)
+            item.hand_over(realtime).add_done_callback(done)
         except Exception as error:
             self._settle(number, str(error))
-        else:
-            future.add_done_callback(done)
 
     def _work(self) -> None:
         """The one thread that sends over HTTP."""

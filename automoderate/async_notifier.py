@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,11 +37,10 @@ class AsyncWebSocketNotifier(Notifier[Coroutine[Any, Any, bool]]):
 
         What is still queued then counts as failed. Idempotent. It goes on by itself where the waiting is cancelled.
         """
-        closed: Future[bool] = Future()
-        # A thread of its own: one of a pool might be had only after the updates that fill the pool.
-        threading.Thread(
-            target=lambda: closed.set_result(self._close(timeout)), name="automoderate-notifier-close", daemon=True
-        ).start()
+        # A thread of its own, at once: one of the program's might be free only much later.
+        thread = ThreadPoolExecutor(1, "automoderate-notifier-close")
+        closed = thread.submit(self._close, timeout)
+        thread.shutdown(wait=False)
         return _outcome(closed)
 
     async def __aenter__(self) -> Self:

@@ -70,7 +70,7 @@ class Notifier(Delivery, Generic[Told]):
         return self._say("access change", make)
 
     def logged_out(self, user_id: object) -> Told:
-        """End all live sessions of a user, on every node; whose login still holds may come back.
+        """End all live sessions of a user, on every node. A browser whose login still holds comes back.
 
         Not over HTTP, where it fails at once: an API key is a project's, and may not end anybody's sessions.
         """

@@ -45,7 +45,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 def closing_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "automoderate-notifier-close"]
+    return [thread for thread in threading.enumerate() if "notifier-close" in thread.name]
 
 
 # What a task is told ------------------------------------------------------------------------------------------
@@ -317,6 +317,19 @@ def test_a_cancelled_block_sends_its_last_updates(run: Run, scripted_api: Any) -
                 await until(lambda: notifier._closed)
                 scripted_api.held.set()
         assert counters(notifier) == (1, 0, 0)
+
+    run(main)
+
+
+def test_a_mistake_in_closing_is_told_and_not_waited_for(run: Run) -> None:
+    async def main() -> None:
+        here = Here()
+        notifier = AsyncWebSocketNotifier(realtime=here)
+        said = notifier.send_stats_update("p", {})
+        with pytest.raises(TypeError):
+            await notifier.close("soon")  # type: ignore[arg-type]
+        here.futures[0].set_result("1-1")
+        assert await said
 
     run(main)
 

@@ -104,10 +104,16 @@ def test_a_server_in_this_process_that_raises(
         def publish(self, project_id: str, event: str, data: Mapping[str, Any]) -> Future[str]:
             raise RuntimeError("no loop")
 
+        def logged_out(self, user_id: str) -> Any:
+            return None
+
     notifier = make(realtime=Broken())
     notifier.send_update_async(CONTENT, "approved", [], 0)
-    assert counters(notifier) == (0, 0, 1)
+    notifier.logged_out("u")
+    assert counters(notifier) == (0, 0, 2)
     assert "no loop" in caplog.text
+    assert "could not send logout of user u" in caplog.text
+    assert notifier.close(0)
 
 
 def test_a_loop_that_does_not_keep_up_bounds_what_waits(make: Callable[..., WebSocketNotifier]) -> None:

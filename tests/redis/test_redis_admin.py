@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,14 +17,7 @@ from automoderate.core.hub import AccessChanged, Input, LoggedOut
 TOLD = "The nodes were told through Redis: it takes effect at once."
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, in which the commands make their database; nothing of this machine's environment."""
-    for name in list(os.environ):
-        if name.startswith("AUTOMODERATE_") or name in ("SECRET_KEY", "DATABASE_URL"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def run(*arguments: str, status: int = 0) -> str:
@@ -41,7 +33,7 @@ def add_user(name: str) -> str:
 
 
 def test_every_node_hears_each_command(
-    new_node: Callable[..., Node], server: RedisServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+    new_node: Callable[..., Node], server: RedisServer, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes = [new_node(), new_node()]
     add_user("ann")
@@ -54,7 +46,7 @@ def test_every_node_hears_each_command(
     assert run("user", "disconnect", "bob@example.org") == f"bob is disconnected. {TOLD}"
     assert run("user", "deactivate", "bob") == f"bob is locked out. {TOLD}"
     monkeypatch.delenv("AUTOMODERATE_REDIS_URL")
-    (folder / "options.toml").write_text(f"redis_url = '{server.url}'")
+    (empty_folder / "options.toml").write_text(f"redis_url = '{server.url}'")
     assert run("user", "remove", "bob", "--config", "options.toml") == f"bob is removed. {TOLD}"
     assert run("project", "remove", "Forum", *by_flag) == f"Forum is removed. {TOLD}"
     expected: list[Input] = [
