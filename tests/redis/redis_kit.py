@@ -89,7 +89,9 @@ def _port(cluster: bool) -> int:
         port = steady_port()
         if not cluster:
             return port
-        with contextlib.suppress(OSError, OverflowError), socket.create_server(("127.0.0.1", port + 10_000)):
+        if port + 10_000 > 65_535:
+            continue
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port + 10_000)):
             return port
 
 
