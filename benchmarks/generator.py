@@ -74,7 +74,8 @@ class LoadGenerator(Child):
     """The clients of one server, or of several that share the members of each room evenly.
 
     With ``awake`` it does not sleep while it measures, which needs a core that nobody else does. ``receipts`` is the
-    writing end of a pipe, into which a byte goes for each update that everybody in its room has got. Every method raises :exc:`benchmarks.child.ChildFailed`.
+    writing end of a pipe, into which a byte goes for each update that everybody in its room has got. Every method
+    raises :exc:`benchmarks.child.ChildFailed`.
     """
 
     def __init__(
