@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -28,6 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--adapter", choices=adapters.names(), default="asyncio", help="what real clients and browsers find a server on"
     )
+
+
+def pytest_configure() -> None:
+    # A shell ignores SIGINT for what it starts in the background, and who inherits that cannot be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
