@@ -135,7 +135,7 @@ def build(settings: Settings) -> Assembly:
     backplane = _backplane(settings)
     database = _open_database(settings, make=True)
     realtime = Realtime()
-    application, signer = _assemble_web(database, realtime, mounted, secret_key)
+    application, signer = _assemble_web(database, realtime, mounted, secret_key, settings.redis_channel)
     server = Server(
         SQLDirectory(database, SessionReader(signer)),
         backplane,
@@ -168,7 +168,7 @@ def problems(settings: Settings) -> list[str]:
 
 
 def _assemble_web(
-    database: Database, realtime: Realtime, mounted: WSGIApplication | None, secret_key: str
+    database: Database, realtime: Realtime, mounted: WSGIApplication | None, secret_key: str, channel: str | None
 ) -> tuple[WSGIApplication, Flask]:
     """The WSGI application to serve, and the Flask application whose session cookies count."""
     if mounted is None:
@@ -178,7 +178,7 @@ def _assemble_web(
     if isinstance(mounted, Flask):
         signer = mounted
         _announce_logouts(mounted, realtime)
-        take_over(mounted, realtime)
+        take_over(mounted, realtime, channel)
     else:
         signer = Flask("automoderate.sessions", static_folder=None)
         signer.secret_key = secret_key
@@ -267,7 +267,7 @@ def _backplane(settings: Settings) -> MemoryBackplane | RedisBackplane:
         from automoderate.backplane.redis import RedisBackplane
     except ModuleNotFoundError as error:
         raise CannotStart(f'--redis-url needs {error.name}: pip install "automoderate[redis]"') from error
-    backplane = RedisBackplane(settings.redis_url, entries=settings.history_entries)
+    backplane = RedisBackplane(settings.redis_url, entries=settings.history_entries, channel=settings.redis_channel)
     try:
         backplane.check()
     except BackplaneUnavailable as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -20,7 +19,7 @@ from flask import Flask
 from werkzeug.exceptions import NotFound
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from automoderate.core.hub import room_name
+from automoderate.core.hub import projects_in
 from automoderate.realtime import Realtime
 
 __all__ = ["RoomManager", "take_over"]
@@ -31,16 +30,17 @@ NAMESPACE = "/"
 PATH = "/socket.io"
 
 
-def take_over(app: Flask, realtime: Realtime) -> None:
-    """Let the application's Flask-SocketIO, where it has one, emit to our rooms."""
+def take_over(app: Flask, realtime: Realtime, channel: str | None = None) -> None:
+    """Let the application's Flask-SocketIO, where it has one, emit to our rooms.
+
+    ``channel`` is the Redis channel that is read. What the application itself emits does not go there any more, but
+    straight to the rooms, so that it arrives once.
+    """
     server = getattr(app.extensions.get("socketio"), "server", None)
     if not isinstance(server, socketio.Server):
         return
     if isinstance(server.manager, socketio.PubSubManager):
-        log.warning(
-            "the application's message queue is not read: what other processes emit through it reaches nobody; "
-            "let them publish with WebSocketNotifier"
-        )
+        _check_queue(server.manager, channel)
     server.manager = RoomManager(realtime)
     server.manager.set_server(server)
     # Requests run in real threads here. Greenlets, which Flask-SocketIO chooses where eventlet or gevent is merely
@@ -76,7 +76,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         """Publish to every project named by ``room``: one room, or a list of them."""
-        projects = list(_projects(to or room)) if namespace == NAMESPACE else []
+        projects = projects_in(to or room) if namespace == NAMESPACE else []
         if not projects:
             self._tell_once(event, "only rooms of projects, on the namespace /, have clients here")
         elif not isinstance(data, dict):
@@ -97,7 +97,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]
     def close_room(self, room: str, namespace: str) -> None:
         """Look up again, at once, who may be in the project's room; whoever may, stays."""
         super().close_room(room, namespace)
-        for project_id in _projects(room) if namespace == NAMESPACE else ():
+        for project_id in projects_in(room) if namespace == NAMESPACE else ():
             future = self._realtime.access_changed(project_id=project_id)
             future.add_done_callback(partial(self._done, "close_room()"))
 
@@ -122,9 +122,16 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]
             log.warning("%r of the mounted application has no effect: %s; this is not said again", what, reason)
 
 
-def _projects(rooms: object) -> Iterator[str]:
-    """The projects whose rooms are named, by one name or a list of them."""
-    prefix = room_name("")
-    for room in rooms if isinstance(rooms, (list, tuple, set)) else [rooms]:
-        if isinstance(room, str) and room.startswith(prefix) and room != prefix:
-            yield room.removeprefix(prefix)
+def _check_queue(queue: socketio.PubSubManager, channel: str | None) -> None:
+    """Say what keeps that which other processes emit through the application's message queue from reaching anybody."""
+    if not isinstance(queue, socketio.RedisManager):
+        log.warning(
+            "the application's message queue is not read, as it is no Redis: what other processes emit through it "
+            "reaches nobody; let them publish with WebSocketNotifier"
+        )
+    elif queue.channel != channel:
+        log.warning(
+            "the application's message queue is not read: what other processes emit through it reaches nobody; "
+            "start with --redis-channel %s, and that Redis as --redis-url",
+            queue.channel,
+        )

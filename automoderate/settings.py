@@ -235,6 +235,12 @@ class Settings:
         "unix:///path). Without it this process is the only one.",
         metavar="URL", secret=True,
     )  # fmt: skip
+    redis_channel: str | None = option(
+        None, _optional(_text),
+        "The channel on which other processes emit to projects' rooms with python-socketio's RedisManager (by default "
+        "it is socketio) or Flask-SocketIO's message_queue (flask-socketio). It is in the Redis of --redis-url.",
+        metavar="NAME",
+    )  # fmt: skip
     secret_key: str | None = option(
         None, _optional(_text),
         "The key that signs session cookies, the same as the web application's. Better set SECRET_KEY: "
@@ -356,6 +362,11 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], config: str |
         raise SettingsError(
             f"workers {settings.workers} (from {sources['workers']}): several processes share updates through Redis; "
             "set --redis-url, or run one"
+        )
+    if settings.redis_channel is not None and settings.redis_url is None:
+        raise SettingsError(
+            f"redis_channel {settings.redis_channel} (from {sources['redis_channel']}): needs the Redis that it is in; "
+            "set --redis-url"
         )
     return Loaded(settings, sources)
 

@@ -59,6 +59,10 @@ class Link:
         """The next answer, as Redis says it; raises ResponseError for a refusal, anything else ends the connection."""
         return self._connection.read_response()
 
+    def wait(self, seconds: float) -> bool:
+        """Wait for something to come that nothing was asked for; False if nothing has."""
+        return bool(self._connection.can_read(seconds))
+
     def call(self, *commands: Command) -> list[Any]:
         """Send commands at once and return all their answers; raises the first refusal after the last answer."""
         self.send(commands)

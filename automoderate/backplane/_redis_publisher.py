@@ -2,6 +2,7 @@
 
 An answer says whether Redis has taken an update. While Redis is away an update waits for a while, and then fails; when
 the connection breaks between an update and its answer nobody knows, and it fails too, though it may be in the stream.
+Only what is published under a claim is tried again then, as the claim keeps it from being there twice.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from automoderate.backplane._redis_entries import (
     MAX_UPDATE,
     READ_COUNT,
     Announcement,
+    add_once,
     check_event,
     stream,
 )
@@ -42,15 +44,22 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Bytes of updates that wait to be sent."""
 _TRIM_CHANCE = 1 / 64
 """How often a publication also drops what is too old in its stream; what is too many is dropped each time."""
+CLAIM_PATIENCE = 30.0
+"""Seconds that what is published under a claim waits: whoever emitted it learns of no failure, and tries no more."""
 
 
 @frozen(eq=False)
 class _Item:
-    """Commands that belong together; the answer to the first is the future's result."""
+    """Commands that belong together and add to the stream ``key``; the answer to the first is the future's result.
+
+    What is ``persistent`` is sent again where it may have been stored already.
+    """
 
     commands: tuple[Command, ...]
+    key: str
     size: int
     expires: float
+    persistent: bool
     future: Future[str]
 
 
@@ -93,19 +102,35 @@ class Publisher:
 
     def publish(self, project_id: str, event: str, text: str) -> Future[str]:
         """Append an update; the future has its ``event_id``. ValueError for what nobody would take from there."""
-        check_event(event)
-        size = len(text.encode())
-        if size > MAX_UPDATE:
-            raise ValueError(f"the data of {event!r} has {size} bytes as JSON, more than {MAX_UPDATE}")
+        size = _checked_size(event, text)
         key = stream(project_id)
         add = ("XADD", key, "MAXLEN", "~", self._entries, "*", "event", event, "data", text)
-        return self._put((add, ("EXPIRE", key, int(self._max_age))), size)
+        return self._put((add, ("EXPIRE", key, int(self._max_age))), key, size)
+
+    def publish_once(self, project_id: str, event: str, text: str, *, digest: str, since: str) -> Future[str]:
+        """As ``publish``, where several nodes publish the same under the same ``digest``: the first of them does.
+
+        Where it is there already the future has an empty ``event_id``. It fails where the time ``since``, in seconds by the clock of
+        Redis, was more than CLAIM_WINDOW seconds ago.
+        """
+        size = _checked_size(event, text)
+        add = add_once(project_id, digest, since, self._entries, int(self._max_age), event, text)
+        return self._put((add,), stream(project_id), size, persistent=True, patience=CLAIM_PATIENCE)
 
     def announce(self, announcement: Announcement) -> Future[str]:
         """Tell every node."""
         said = announcement.encode()
         add = ("XADD", CONTROL, "MAXLEN", "~", 1000, "*", "said", said)
-        return self._put((add, ("EXPIRE", CONTROL, int(self._max_age))), len(said))
+        return self._put((add, ("EXPIRE", CONTROL, int(self._max_age))), CONTROL, len(said))
+
+    def wait_for_room(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds until half of what may wait could be handed over."""
+
+        def roomy() -> bool:
+            return 2 * len(self._waiting) < self._max_waiting and 2 * self._waiting_bytes < MAX_WAITING_BYTES
+
+        with self._changed:
+            return self._changed.wait_for(roomy, timeout)
 
     @property
     def waiting(self) -> int:
@@ -133,10 +158,19 @@ class Publisher:
 
     # Inside
 
-    def _put(self, commands: tuple[Command, ...], size: int) -> Future[str]:
+    def _put(
+        self,
+        commands: tuple[Command, ...],
+        key: str,
+        size: int,
+        *,
+        persistent: bool | None = None,
+        patience: float | None = None,
+    ) -> Future[str]:
         future: Future[str] = real_future()
         future.set_running_or_notify_cancel()
-        item = _Item(commands, size, time.monotonic() + self._patience, future)
+        expires = time.monotonic() + (self._patience if patience is None else patience)
+        item = _Item(commands, key, size, expires, self._persistent if persistent is None else persistent, future)
         with self._changed:
             refusal = "publishing was stopped" if self._closed else ""
             if len(self._waiting) >= self._max_waiting or self._waiting_bytes + size > MAX_WAITING_BYTES:
@@ -208,6 +242,8 @@ class Publisher:
                 self._fail([item], str(answer))
                 if isinstance(answer, redis.ReadOnlyError):
                     refusal = answer
+            elif answer is None:
+                item.future.set_result("")  # it is there already
             else:
                 self._accepted(item, answer.decode())
         answers = self._answers(len(beats) + len(chores))
@@ -231,25 +267,22 @@ class Publisher:
         if random.random() < _TRIM_CHANCE:
             # By the clock of Redis, and after something newer was added: never the newest.
             oldest = int(event_id.partition("-")[0]) - int(self._max_age * 1000)
-            self._chores.append(("XTRIM", item.commands[0][1], "MINID", "~", max(0, oldest)))
+            self._chores.append(("XTRIM", item.key, "MINID", "~", max(0, oldest)))
         item.future.set_result(event_id)
 
     def _give_back(self, batch: Sequence[_Item], error: str, *, sent: bool) -> None:
         """The connection broke: what may be tried again goes back to the front."""
         now = time.monotonic()
         unsettled = [item for item in batch if not item.future.done()]
-        if sent and not self._persistent:
-            self._fail(unsettled, f"{error}; it may have been stored or not")
-            unsettled = []
+        again = [item for item in unsettled if item.persistent or not sent]
+        self._fail([item for item in unsettled if item not in again], f"{error}; it may have been stored or not")
         with self._changed:
-            self._waiting.extendleft(reversed(unsettled))
-            self._waiting_bytes += sum(item.size for item in unsettled)
             if not self._patience:
                 now = math.inf
-            overdue = []
-            while self._waiting and self._waiting[0].expires <= now:
-                overdue.append(self._waiting.popleft())
-                self._waiting_bytes -= overdue[-1].size
+            waiting = [*again, *self._waiting]
+            overdue = [item for item in waiting if item.expires <= now]
+            self._waiting = deque(item for item in waiting if item.expires > now)
+            self._waiting_bytes = sum(item.size for item in self._waiting)
             self._settled()
         self._fail(overdue, error)
 
@@ -261,3 +294,12 @@ class Publisher:
         self.failed += len(items)
         for item in items:
             item.future.set_exception(BackplaneUnavailable(f"Redis has not taken it: {error}"))
+
+
+def _checked_size(event: str, text: str) -> int:
+    """Bytes of an update's data. Raises ValueError for what nobody would take."""
+    check_event(event)
+    size = len(text.encode())
+    if size > MAX_UPDATE:
+        raise ValueError(f"the data of {event!r} has {size} bytes as JSON, more than {MAX_UPDATE}")
+    return size

@@ -5,7 +5,8 @@ the stream, so that a client catches up from an entry that is there, or is told 
 trimmed, flushed or lost with its Redis never looks complete. The first reading of a project without a stream leaves a
 mark in it, an entry that is no update, so that a position is always the id of an entry.
 
-A node reads, in one thread, the streams of the projects that have a member on it, and writes in another.
+A node reads, in one thread, the streams of the projects that have a member on it, and writes in another. A third may
+listen to a channel, for what other processes emit with python-socketio.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from concurrent.futures import Future
 from typing import Any, Literal
 
 from automoderate.adapters._shared import real
+from automoderate.backplane._redis_channel import Channel
 from automoderate.backplane._redis_entries import MARK, READ_COUNT, Announcement, BadEntry, Entry, stream, update
 from automoderate.backplane._redis_link import FAILURES, Link, address
 from automoderate.backplane._redis_publisher import Publisher
@@ -37,12 +39,14 @@ class RedisBackplane:
     """Updates of many projects in Redis, for any number of nodes. Thread-safe; ``read`` blocks.
 
     ``entries`` updates of each project are kept (a few more, and never fewer than 100) for ``max_age`` seconds, and at
-    most ``entries`` or 2 MiB of them replayed to a client. Raises ValueError for a bad URL.
+    most ``entries`` or 2 MiB of them replayed to a client. What is emitted to rooms of projects on the Pub/Sub
+    ``channel`` of a python-socketio RedisManager becomes an update, once however many nodes listen. Raises ValueError
+    for a bad URL.
     """
 
     blocking: Literal[True] = True
 
-    def __init__(self, url: str, *, entries: int = 1000, max_age: float = 86_400.0) -> None:
+    def __init__(self, url: str, *, entries: int = 1000, max_age: float = 86_400.0, channel: str | None = None) -> None:
         if entries < 1 or max_age < 1:
             raise ValueError("entries and max_age must be at least 1")
         self._url = url
@@ -52,6 +56,7 @@ class RedisBackplane:
         self._pulse = Pulse(self._node)
         self._publisher = Publisher(url, entries=entries, max_age=max_age, patience=PATIENCE, pulse=self._pulse)
         self._reader = Reader(url, self._node, self._pulse, self._deliver)
+        self._channel = None if channel is None else Channel(url, channel, self._publisher)
         self._receive: Callable[[list[Input]], Future[None]] | None = None
         self._idle: list[Link] = []
         self._lock: threading.Lock = real(threading).Lock()
@@ -61,6 +66,8 @@ class RedisBackplane:
         link = Link(self._url)
         try:
             (info,) = link.call(("INFO", "cluster"))
+            if self._channel is not None:
+                link.call(*self._channel.rehearsal())
         except FAILURES as error:
             raise BackplaneUnavailable(f"cannot use Redis at {address(self._url)}: {error}") from error
         finally:
@@ -73,10 +80,14 @@ class RedisBackplane:
         self._receive = receive
         self._publisher.start()
         self._reader.start()
+        if self._channel is not None:
+            self._channel.start()
 
     def close(self) -> None:
         """Stop reading and publishing; what is under way has a few seconds."""
         self._reader.stop()
+        if self._channel is not None and self._receive is not None:
+            self._channel.stop(CLOSE_TIMEOUT)  # before the publisher, which has what came from there
         self._publisher.close(CLOSE_TIMEOUT)
         if self._receive is not None:
             self._reader.join(CLOSE_TIMEOUT)
@@ -127,11 +138,14 @@ class RedisBackplane:
     @property
     def deaf(self) -> bool:
         """Whether updates may be published that this node does not hear of."""
-        return not self._reader.connected or self._pulse.deaf
+        # Another node may hear a channel that this one does not, but whether there is one nobody here knows; and what
+        # nobody hears on a channel is lost.
+        listening = self._channel is None or self._channel.subscribed
+        return not self._reader.connected or self._pulse.deaf or not listening
 
     def stats(self) -> dict[str, float]:
         """Gauges, and counters (names that end in ``_total``)."""
-        return {
+        stats: dict[str, float] = {
             "backplane_up": 0 if self.deaf else 1,
             "backplane_lag_seconds": self._pulse.lag,
             "backplane_streams": len(self._reader),
@@ -142,6 +156,7 @@ class RedisBackplane:
             "backplane_rejected_total": self._reader.rejected,
             "backplane_lost_total": self._reader.lost,
         }
+        return stats if self._channel is None else stats | self._channel.stats()
 
     # Inside
 
