@@ -110,8 +110,8 @@ class Publisher:
     def publish_once(self, project_id: str, event: str, text: str, *, digest: str, since: str) -> Future[str]:
         """As ``publish``, where several nodes publish the same under the same ``digest``: the first of them does.
 
-        Where it is there already the future has an empty ``event_id``. It fails where the time ``since``, in seconds by the clock of
-        Redis, was more than CLAIM_WINDOW seconds ago.
+        Where it is there already the future has an empty ``event_id``. It fails where ``since``, a time in seconds by
+        the clock of Redis, is more than CLAIM_WINDOW seconds ago.
         """
         size = _checked_size(event, text)
         add = add_once(project_id, digest, since, self._entries, int(self._max_age), event, text)

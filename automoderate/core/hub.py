@@ -152,12 +152,22 @@ def room_name(project_id: str) -> str:
     return f"project_{project_id}"
 
 
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+
 def projects_in(rooms: object) -> list[str]:
-    """The projects whose rooms are named, each once: by one name or a collection of them, other names among them."""
+    """The projects whose rooms are named, each once, by one name or a collection of them; other rooms are passed over.
+
+    So are ids that no project can have.
+    """
     prefix = room_name("")
     names = rooms if isinstance(rooms, list | tuple | set) else [rooms]
     projects = [name.removeprefix(prefix) for name in names if isinstance(name, str) and name.startswith(prefix)]
-    return [project_id for project_id in dict.fromkeys(projects) if 0 < len(project_id) <= MAX_ID_LENGTH]
+    return [
+        project_id
+        for project_id in dict.fromkeys(projects)
+        if 0 < len(project_id) <= MAX_ID_LENGTH and not _HALF_PAIR.search(project_id)
+    ]
 
 
 _EVENT_ID = re.compile("([0-9]{1,20})-([0-9]{1,20})")

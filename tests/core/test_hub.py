@@ -53,6 +53,7 @@ from automoderate.core.hub import (
     Unfollow,
     Update,
     parse_event_id,
+    projects_in,
     room_name,
     stamped,
 )
@@ -1051,3 +1052,19 @@ class TestTheMachine:
     )
     def test_event_ids(self, text: object, value: object) -> None:
         assert parse_event_id(text) == value
+
+    @pytest.mark.parametrize(
+        ("rooms", "projects"),
+        [
+            ("project_p", ["p"]),
+            (["project_q", "lobby", "project_p", "project_q"], ["q", "p"]),
+            (("project_project_p",), ["project_p"]),
+            ({"project_p"}, ["p"]),
+            (["project_" + "x" * 100, "project_" + "x" * 101], ["x" * 100]),
+            (["project_", "project_\ud800", "Project_p", None, 7, ["project_p"]], []),
+            (None, []),
+            ({"project_p": 1}, []),
+        ],
+    )
+    def test_projects_whose_rooms_are_named(self, rooms: object, projects: list[str]) -> None:
+        assert projects_in(rooms) == projects

@@ -8,12 +8,13 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import redis
+import socketio
 from live_server import PATIENCE, steady_port, until
 
 from automoderate.backplane.redis import RedisBackplane
@@ -93,6 +94,27 @@ def _port(cluster: bool) -> int:
             continue
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port + 10_000)):
             return port
+
+
+@contextlib.contextmanager
+def emitting(server: RedisServer, channel: str = "socketio") -> Iterator[Callable[[str, int], None]]:
+    """Emits numbered updates to projects' rooms as a process does that knows python-socketio and nothing of ours."""
+    manager = socketio.RedisManager(server.url, channel=channel, write_only=True)
+
+    def emit(project_id: str, number: int) -> None:
+        manager.emit("moderation_update", {"number": number}, room=f"project_{project_id}")
+
+    try:
+        yield emit
+    finally:
+        disconnect(manager)
+
+
+def disconnect(manager: Any) -> None:
+    """Leave none of a RedisManager's connections behind."""
+    if manager.redis is not None:
+        manager.pubsub.close()
+        manager.redis.close()
 
 
 class Node:

@@ -12,7 +12,7 @@ from attrs import frozen
 from contract_client import Client
 from deploy_kit import Process
 from live_server import PATIENCE, LiveServer, until
-from redis_kit import RedisServer
+from redis_kit import RedisServer, emitting
 
 from automoderate import adapters
 from automoderate.directory import accounts
@@ -40,7 +40,10 @@ def nodes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("nodes")
     redis = RedisServer(folder)
     world = LiveServer(folder)
-    options = {"redis_url": redis.url, "database_url": str(world.database), "adapter": request.param, "port": "0"}
+    options = {
+        "redis_url": redis.url, "redis_channel": "socketio", "database_url": str(world.database),
+        "adapter": request.param, "port": "0",
+    }  # fmt: skip
     a, b = (Process(folder / f"{name}.log", auth_grace="0.2", **options) for name in "ab")
     try:
         with ThreadPoolExecutor() as threads:
@@ -91,6 +94,21 @@ def test_what_is_published_on_one_node_is_seen_on_the_other_in_order(nodes: Node
     for client in clients:
         assert numbers(client, 29) == list(range(30))
         assert [data["event_id"] for data in client.events("moderation_update")] == published
+
+
+def test_what_another_process_emits_with_python_socketio_is_seen_once_on_both(nodes: Nodes, connect: Connect) -> None:
+    clients = [connect(nodes.a, "alice"), connect(nodes.b, "alice")]
+    for client in clients:
+        joined(client)
+    with emitting(nodes.redis) as emit:
+        for number in range(30):
+            emit(nodes.world.project, number)
+            emit(nodes.world.other, number)  # which nobody here has joined
+    nodes.publish(30)
+    for client in clients:
+        assert numbers(client, 30) == list(range(31))
+    seen = [client.events("moderation_update") for client in clients]
+    assert seen[0] == seen[1], "the event ids are the same, too"
 
 
 def test_a_client_that_was_cut_off_catches_up_on_the_other_node(nodes: Nodes, connect: Connect) -> None:
