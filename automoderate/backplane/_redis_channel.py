@@ -3,13 +3,13 @@
 Every node hears every message, and the first of them to say so in Redis publishes it: a *claim* and the entry in the
 project's stream are written at once. For that all have to call a message by the same name, though Pub/Sub numbers
 nothing, two messages may be equal, and a node may have come between them. What Redis does say to all in the same order
-is what several channels carry. So nodes publish *marks*, each another and with the time of Redis, on a channel beside,
-and in a message's name are the last mark before it and how many messages came since.
+is what several channels carry. So nodes publish *milestones*, each another and with the time of Redis, on a channel
+beside, and in a message's name are the last milestone before it and how many messages came since.
 
-- A node that has subscribed begins with its own mark. What it hears then it does not publish before a node that was
-  there has published what came before that mark, or the stream would have another order than the channel.
-- Further marks come from whoever has heard none for a second. Where none comes for long the connection is dead.
-- The time of the last mark says how old a message may be. One older than claims are kept is published no more: a
+- A node that has subscribed begins with its own milestone. What it hears then it does not publish before a node that
+  was there has published what came before that milestone, or the stream would have another order than the channel.
+- Further milestones come from whoever has heard none for a second. Where none comes for long the connection is dead.
+- The time of the last milestone says how old a message may be. One older than claims are kept is published no more: a
   process that was stopped finds in its socket what others have published long ago.
 - Each node publishes in the order of the channel, over one connection, so that the stream has that order whoever was
   first. While much waits to be published nothing is read; Redis keeps it, within its own bounds.
@@ -41,31 +41,31 @@ from automoderate.backplane._redis_publisher import Publisher
 
 log = logging.getLogger("automoderate.redis")
 
-MARK_AFTER = 1.0
-"""Seconds without a mark after which a node publishes one."""
+MILESTONE_AFTER = 1.0
+"""Seconds without a milestone after which a node publishes one."""
 SILENCE = 15.0
-"""Seconds after a mark that is not heard when a node connects anew: more than a Redis that is merely busy needs."""
+"""Seconds after a milestone that is not heard when a node connects anew: more than a merely busy Redis needs."""
 HOLD = 5.0
 """Seconds that a node which has just subscribed waits for those that were there before."""
 TICK = 0.25
 """Seconds that the thread waits for anything at most."""
 
-_PUBLISH_MARK = "return redis.call('PUBLISH', ARGV[1], redis.call('TIME')[1] .. ' ' .. ARGV[2])"
-_MARK = re.compile(rb"([0-9]{1,12}) ([0-9a-f]{16})( first)?")
+_PUBLISH_MILESTONE = "return redis.call('PUBLISH', ARGV[1], redis.call('TIME')[1] .. ' ' .. ARGV[2])"
+_MILESTONE = re.compile(rb"([0-9]{1,12}) ([0-9a-f]{16})( first)?")
 
 
 @frozen
-class Mark:
-    """Where all nodes are at one time; ``since`` is that time in seconds, and the ``first`` is that of a new node."""
+class Milestone:
+    """Where all nodes are at one time; ``since`` is that time in seconds, ``first`` whether a new node begins there."""
 
     since: str
     token: str
     first: bool
 
     @classmethod
-    def decode(cls, said: bytes) -> Mark | None:
+    def decode(cls, said: bytes) -> Milestone | None:
         """None for what no node has said."""
-        found = _MARK.fullmatch(said)
+        found = _MILESTONE.fullmatch(said)
         return cls(found[1].decode(), found[2].decode(), bool(found[3])) if found else None
 
     @property
@@ -81,19 +81,19 @@ class Channel:
         self._link = Link(url)
         self._asking = Link(url)  # a connection that has subscribed can do nothing else
         self._name = name
-        self._marks = f"automoderate:marks:{name}"
+        self._milestones = f"automoderate:milestones:{name}"
         self._publisher = publisher
         threads = real(threading)
         self._stopping: threading.Event = threads.Event()
         self._thread: threading.Thread = threads.Thread(
             target=self._run, name="automoderate-redis-channel", daemon=True
         )
-        self._own = ""
-        self._mark: Mark | None = None
+        self._own = secrets.token_hex(4)
+        self._milestone: Milestone | None = None
         self._position = 0
         self._last: Future[str] | None = None
-        self._passing: deque[tuple[Mark, Future[str] | None]] = deque()
-        self._hold_until = self._mark_due = 0.0
+        self._passing: deque[tuple[Milestone, Future[str] | None]] = deque()
+        self._hold_until = self._milestone_due = 0.0
         self._unheard = math.inf
         self._trouble = ""
         self._failing = self._told = False
@@ -102,11 +102,11 @@ class Channel:
     @property
     def subscribed(self) -> bool:
         """Whether nothing that is emitted from now on is missed."""
-        return self._mark is not None
+        return self._milestone is not None
 
     def rehearsal(self) -> list[Command]:
         """What the thread is going to ask of Redis, for another connection to find out whether it may."""
-        return [self._new_mark(), *self._subscriptions()]
+        return [self._new_milestone(), *self._subscriptions()]
 
     def start(self) -> None:
         """Begin to listen."""
@@ -149,81 +149,84 @@ class Channel:
         if self.subscribed:
             log.warning("The channel %s of Redis is not heard, and is tried again: %s", self._name, error)
             self._reconnects += 1
-        self._mark = None
+        self._milestone = None
         self._link.close()
 
     def _subscribe(self) -> None:
         self._link.connect()
         self._link.send(self._subscriptions())
-        self._unheard, self._mark_due = math.inf, 0.0
+        self._own = secrets.token_hex(4)  # those of an earlier subscription are no beginning
+        self._unheard, self._milestone_due = math.inf, 0.0
 
     def _subscriptions(self) -> list[Command]:
-        return [("SUBSCRIBE", self._name), ("SUBSCRIBE", self._marks)]
+        return [("SUBSCRIBE", self._name), ("SUBSCRIBE", self._milestones)]
 
     def _step(self) -> None:
         """Whatever comes next. What has come is looked at before the silence: this process may have been stopped."""
-        self._pass_marks()
+        self._pass_milestones()
         if self._holds():
             self._stopping.wait(TICK / 5)
         elif self._publisher.wait_for_room(TICK):
             if self._link.wait(TICK):
                 self._take(self._link.answer())
             elif time.monotonic() - self._unheard > SILENCE:
-                raise redis.ConnectionError(f"no mark comes {self._trouble}")
-            if time.monotonic() >= self._mark_due:
-                self._publish_mark()
+                raise redis.ConnectionError(f"no milestone comes {self._trouble}")
+            if time.monotonic() >= self._milestone_due:
+                self._publish_milestone()
 
     def _take(self, push: Any) -> None:
         kind, channel, said = push
         if kind != b"message":
             return
-        if channel == self._marks.encode():
-            mark = Mark.decode(said)
-            if mark is not None:
-                self._hear_mark(mark)
-        elif self._mark is not None:
+        if channel == self._milestones.encode():
+            milestone = Milestone.decode(said)
+            if milestone is not None:
+                self._hear_milestone(milestone)
+        elif self._milestone is not None:
             self._position += 1
-            self._hear(said, self._mark)
+            self._hear(said, self._milestone)
 
-    # Marks
+    # Milestones
 
-    def _new_mark(self) -> Command:
-        self._own = secrets.token_hex(8)
-        return ("EVAL", _PUBLISH_MARK, 0, self._marks, self._own if self.subscribed else f"{self._own} first")
+    def _new_milestone(self) -> Command:
+        token = self._own + secrets.token_hex(4)
+        return ("EVAL", _PUBLISH_MILESTONE, 0, self._milestones, token if self.subscribed else f"{token} first")
 
-    def _publish_mark(self) -> None:
-        self._wait_with_marks()
+    def _publish_milestone(self) -> None:
+        self._wait_with_milestones()
         self._unheard = min(self._unheard, time.monotonic())
         self._trouble = ""
         try:
-            self._asking.call(self._new_mark())
+            self._asking.call(self._new_milestone())
         except FAILURES as error:  # what is emitted may be heard for all that, and must not be missed
             self._asking.close()
             self._trouble = f"({error})"
 
-    def _wait_with_marks(self) -> None:
+    def _wait_with_milestones(self) -> None:
         # Not all nodes in step, so that most of them never have to.
-        self._mark_due = time.monotonic() + MARK_AFTER * random.uniform(1.0, 2.0)
+        self._milestone_due = time.monotonic() + MILESTONE_AFTER * random.uniform(1.0, 2.0)
 
-    def _hear_mark(self, mark: Mark) -> None:
+    def _hear_milestone(self, milestone: Milestone) -> None:
         self._unheard = math.inf
-        if self._mark is not None:
-            if mark.first:
-                self._passing.append((mark, self._last))
-        elif mark.token == self._own:
+        if self._milestone is not None:
+            if milestone.first:
+                self._passing.append((milestone, self._last))
+        elif milestone.token.startswith(self._own):
             log.info("Listening to the channel %s of Redis", self._name)
             self._hold_until = time.monotonic() + HOLD
         else:
             return
-        self._wait_with_marks()
-        self._mark, self._position = mark, 0
+        self._wait_with_milestones()
+        self._milestone, self._position = milestone, 0
 
     def _holds(self) -> bool:
         """Whether this node has just come, and another may yet have to publish what was emitted before."""
-        if self._mark is None or time.monotonic() >= self._hold_until:
+        if self._milestone is None or time.monotonic() >= self._hold_until:
             return False
         try:
-            (_, listeners), passed = self._asking.call(("PUBSUB", "NUMSUB", self._marks), ("EXISTS", self._mark.key))
+            (_, listeners), passed = self._asking.call(
+                ("PUBSUB", "NUMSUB", self._milestones), ("EXISTS", self._milestone.key)
+            )
         except FAILURES:
             self._asking.close()
             return True
@@ -231,18 +234,18 @@ class Channel:
             self._hold_until = 0.0
         return self._hold_until > 0
 
-    def _pass_marks(self) -> None:
+    def _pass_milestones(self) -> None:
         """Tell those that have come where all that came before them is published."""
         while self._passing and ((last := self._passing[0][1]) is None or last.done()):
-            mark, _ = self._passing.popleft()
+            milestone, _ = self._passing.popleft()
             try:
-                self._asking.call(("SET", mark.key, "", "EX", int(2 * HOLD)))
+                self._asking.call(("SET", milestone.key, "", "EX", int(2 * HOLD)))
             except FAILURES:  # it does not wait for long
                 self._asking.close()
 
     # Messages
 
-    def _hear(self, message: bytes, mark: Mark) -> None:
+    def _hear(self, message: bytes, milestone: Milestone) -> None:
         try:
             found = emitted(message)
         except BadEntry as error:
@@ -252,11 +255,11 @@ class Channel:
             log.debug("A message of the channel %s is not for a project", self._name)
             return
         self._messages += 1
-        name = f"{mark.token} {self._position} ".encode()
+        name = f"{milestone.token} {self._position} ".encode()
         digest = blake2b(name + message, digest_size=16).hexdigest()
         for project_id in found.projects:
             self._last = self._publisher.publish_once(
-                project_id, found.event, found.text, digest=digest, since=mark.since
+                project_id, found.event, found.text, digest=digest, since=milestone.since
             )
             self._last.add_done_callback(self._settled)
 

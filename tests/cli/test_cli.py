@@ -51,6 +51,8 @@ def refused(result: Result | subprocess.CompletedProcess[str], status: int) -> s
         (["serve", "--prot", "1"], 2, "automoderate serve --help"),
         (["serve", "--port", "99999"], 2, "from 0 to 65535"),
         (["serve", "--config", "missing.toml"], 2, "cannot read the configuration file"),
+        (["serve", "--redis-channel", "socketio"], 2, "socketio (from --redis-channel): needs the Redis"),
+        (["serve", "--redis-url", "redis://h", "--redis-channel", "a\nb"], 2, "(from --redis-channel): must be text"),
         (["serve"], 3, "SECRET_KEY"),
         (["user", "set-password", "nobody"], 1, "no such user: nobody"),
         (["user", "list", "--database-url", "sqlite:///missing.db"], 3, "automoderate database create"),

@@ -150,6 +150,20 @@ def test_a_bad_file_is_one_line(folder: Path, contents: bytes, said: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_a_channel_needs_the_redis_that_it_is_in(folder: Path) -> None:
+    (folder / "options.toml").write_text('redis_channel = "flask-socketio"')
+    for flags, environment, file, source in (
+        ({"redis_channel": "socketio"}, {}, None, "socketio (from --redis-channel)"),
+        ({}, {"AUTOMODERATE_REDIS_CHANNEL": "socketio"}, None, "socketio (from AUTOMODERATE_REDIS_CHANNEL)"),
+        ({}, {}, "options.toml", "flask-socketio (from options.toml)"),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            load(flags, environment, file)
+        assert str(caught.value) == f"redis_channel {source}: needs the Redis that it is in; set --redis-url"
+        settings = load({**flags, "redis_url": "redis://h"}, environment, file).settings
+        assert settings.redis_channel == source.partition(" ")[0]
+
+
 def test_a_missing_file_is_one_line() -> None:
     with pytest.raises(SettingsError, match=r"cannot read the configuration file no\.toml: No such file"):
         load({}, {}, "no.toml")

@@ -12,6 +12,7 @@ from automoderate import adapters
 from automoderate.directory import accounts
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "clients"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "redis"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from mounted_kit import Site, running_site

@@ -63,8 +63,8 @@ class Site:
 
 
 @contextlib.contextmanager
-def running_site(folder: Path, adapter: str) -> Iterator[Site]:
-    """The server with one adapter, stopped at the end."""
+def running_site(folder: Path, adapter: str, *flags: str, **more: str) -> Iterator[Site]:
+    """The server with one adapter, stopped at the end; ``flags`` are for it, and its environment has ``more``."""
     url = f"sqlite:///{folder / 'existing.db'}"
     database = Database(url)
     database.create_all()
@@ -75,8 +75,9 @@ def running_site(folder: Path, adapter: str) -> Iterator[Site]:
     project = accounts.create_project(database, name="Project", owner_id=users["alice"]).id
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTOMODERATE_")}
     environment |= {"SECRET_KEY": "a secret long enough for anybody", "DATABASE_URL": url, "PYTHONUNBUFFERED": "1"}
+    environment |= more
     command = [sys.executable, "-m", "automoderate", "serve", "--port", "0", "--adapter", adapter]
-    command += ["--wsgi", "mounted_site:create_app()"]
+    command += ["--wsgi", "mounted_site:create_app()", *flags]
     log_file = folder / "server.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(command, cwd=HERE, env=environment, stdin=subprocess.DEVNULL, stderr=log)

@@ -34,7 +34,8 @@ def create_app() -> flask.Flask:
     login_manager.init_app(app)
     login_manager.user_loader(User)
     # What Flask-SocketIO chooses by itself wherever eventlet is installed.
-    socketio.init_app(app, cors_allowed_origins="*", json=flask.json, async_mode="eventlet")
+    queue = os.environ.get("MESSAGE_QUEUE")
+    socketio.init_app(app, cors_allowed_origins="*", json=flask.json, async_mode="eventlet", message_queue=queue)
     app.register_blueprint(pages)
     return app
 

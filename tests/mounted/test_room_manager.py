@@ -35,10 +35,10 @@ class Recorder(Realtime):
         return future
 
 
-def mounted(realtime: Realtime, **options: Any) -> flask_socketio.SocketIO:
+def mounted(realtime: Realtime, channel: str | None = None, **options: Any) -> flask_socketio.SocketIO:
     app = flask.Flask("mounted")
     extension = flask_socketio.SocketIO(app, async_mode="threading", **options)
-    take_over(app, realtime)
+    take_over(app, realtime, channel)
     return extension
 
 
@@ -73,10 +73,30 @@ def test_before_the_server_runs_nothing_raises_and_the_log_says_so_once(caplog: 
     assert caplog.text.count("the real-time server is not running") == 1
 
 
-def test_a_message_queue_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
-    extension = mounted(Recorder(), client_manager=socketio.PubSubManager())
+@pytest.mark.parametrize("channel", [None, "socketio"])
+def test_a_message_queue_that_is_not_read_is_warned_about(
+    channel: str | None, closed_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    extension = mounted(Recorder(), channel, message_queue=f"redis://127.0.0.1:{closed_port}")
     assert "message queue is not read" in caplog.text
+    assert "start with --redis-channel flask-socketio, and that Redis as --redis-url" in caplog.text
     assert not isinstance(extension.server.manager, socketio.PubSubManager)
+
+
+def test_a_message_queue_that_cannot_be_read_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    extension = mounted(Recorder(), "socketio", client_manager=socketio.PubSubManager())
+    assert "message queue is not read, as it is no Redis" in caplog.text
+    assert not isinstance(extension.server.manager, socketio.PubSubManager)
+
+
+def test_beside_a_message_queue_that_is_read_its_own_emits_go_to_the_rooms_alone(
+    closed_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    realtime = Recorder()
+    extension = mounted(realtime, "flask-socketio", message_queue=f"redis://127.0.0.1:{closed_port}")
+    extension.emit("stats_update", {"n": 1}, to="project_a")
+    assert realtime.calls == [("a", "stats_update", {"n": 1})]
+    assert caplog.text == "", "neither a warning nor a word of a Redis that is away"
 
 
 def test_clients_at_a_path_of_its_own_are_kept() -> None:

@@ -271,7 +271,7 @@ def test_nodes_that_come_together_wait_for_each_other_no_longer_than_that(
     new_node: NewNode, emit: Emit, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_redis_channel, "HOLD", 0.5)
-    monkeypatch.setattr(_redis_channel.Channel, "_pass_marks", lambda channel: None)  # as if all were new
+    monkeypatch.setattr(_redis_channel.Channel, "_pass_milestones", lambda channel: None)  # as if all were new
     nodes = [new_node(channel="socketio") for _ in range(2)]
     emit(1)
     until(lambda: stored(server) == [1])
@@ -407,7 +407,7 @@ def test_a_subscription_that_is_dead_is_noticed(
     listener: Callable[[], Node], emit: Emit, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_redis_channel, "SILENCE", 0.2)
-    monkeypatch.setattr(_redis_channel, "MARK_AFTER", 0.1)
+    monkeypatch.setattr(_redis_channel, "MILESTONE_AFTER", 0.1)
     node = listener()
     channel_of(node)._link.send([("UNSUBSCRIBE",)])  # nothing comes any more, and nothing says so
     until(lambda: stat(node, "reconnects") >= 1, "it notices")
@@ -435,11 +435,11 @@ def test_a_node_that_has_not_subscribed_is_deaf(
         waiting.backplane.close()
 
 
-def test_what_no_node_has_said_is_no_mark(listener: Callable[[], Node], emit: Emit, server: RedisServer) -> None:
+def test_what_no_node_has_said_is_no_milestone(listener: Callable[[], Node], emit: Emit, server: RedisServer) -> None:
     node = listener()
     with server.client() as client:
         for said in (b"", b"\xff", b"1", b"now 0123456789abcdef", b"1 0123456789abcdef last", b"1" * 1000):
-            client.publish("automoderate:marks:socketio", said)
+            client.publish("automoderate:milestones:socketio", said)
     emit(1)
     until(lambda: node.numbers == [1])
     assert stat(node, "reconnects") == 0

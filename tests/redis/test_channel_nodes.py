@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -90,6 +91,13 @@ def ready(node: Process) -> bool:
     return requests.get(f"http://127.0.0.1:{node.port}/readyz", timeout=PATIENCE).status_code == 200
 
 
+def messages(node: Process) -> int:
+    """How many updates the node has heard on the channel."""
+    text = requests.get(f"http://127.0.0.1:{node.port}/metrics", timeout=PATIENCE).text
+    (found,) = re.findall(r"^automoderate_backplane_channel_messages_total (\S+)$", text, re.MULTILINE)
+    return int(float(found))
+
+
 def seen(client: Client, server: RedisServer, project: str) -> list[list[int]]:
     """What the client was sent of each source, up to an update that is the last."""
     with emitting(server) as emit:
@@ -125,6 +133,7 @@ def test_a_node_that_was_stopped_publishes_nothing_again_of_what_it_finds(
 
     burst = Burst(server, world.project)
     emitted = burst.run(stop_and_go_on)
+    until(lambda: messages(nodes[0]) == sum(burst.sent), "it has come to the end of what it found")
     assert seen(client, server, world.project) == emitted
 
 
