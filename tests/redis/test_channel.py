@@ -233,12 +233,8 @@ def local_address(link: Any) -> str:
     return f"{host}:{port}"
 
 
-def test_a_node_that_has_just_come_does_not_overtake_one_that_is_behind(
-    listener: Callable[[], Node], new_node: NewNode, emit: Emit, server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_redis_channel, "HOLD", PATIENCE)
-    slow = listener()
-    publisher = slow.backplane._publisher
+def held_up(publisher: _redis_publisher.Publisher, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Let a publisher send nothing until the event is set."""
     exchange, may = publisher._exchange, threading.Event()
 
     def late(batch: Any) -> None:
@@ -246,6 +242,16 @@ def test_a_node_that_has_just_come_does_not_overtake_one_that_is_behind(
         exchange(batch)
 
     monkeypatch.setattr(publisher, "_exchange", late)
+    return may
+
+
+def test_a_node_that_has_just_come_does_not_overtake_one_that_is_behind(
+    listener: Callable[[], Node], new_node: NewNode, emit: Emit, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_redis_channel, "HOLD", PATIENCE)
+    slow = listener()
+    publisher = slow.backplane._publisher
+    may = held_up(publisher, monkeypatch)
     emit(1, 2, 3)
     until(lambda: stat(slow, "messages") == 3)
     looks: list[float] = []
@@ -368,13 +374,7 @@ def test_while_much_waits_nothing_is_read(
 ) -> None:
     node = listener()
     publisher = node.backplane._publisher
-    exchange, may = publisher._exchange, threading.Event()
-
-    def late(batch: Any) -> None:
-        assert may.wait(PATIENCE)
-        exchange(batch)
-
-    monkeypatch.setattr(publisher, "_exchange", late)
+    may = held_up(publisher, monkeypatch)
     monkeypatch.setattr(publisher, "_max_waiting", 10)
     emit(*range(200))
     until(lambda: publisher.waiting >= 5)
