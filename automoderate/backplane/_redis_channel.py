@@ -8,6 +8,7 @@ beside, and in a message's name are the last milestone before it and how many me
 
 - A node that has subscribed begins with its own milestone. What it hears then it does not publish before a node that
   was there has published what came before that milestone, or the stream would have another order than the channel.
+  Who was there is in Redis, as a node that has just lost its subscription may still have something to publish.
 - Further milestones come from whoever has heard none for a second. Where none comes for long the connection is dead.
 - The time of the last milestone says how old a message may be. One older than claims are kept is published no more: a
   process that was stopped finds in its socket what others have published long ago.
@@ -37,7 +38,7 @@ from automoderate.adapters._shared import real
 from automoderate.backplane._emitted import NotJSON, emitted
 from automoderate.backplane._redis_entries import BadEntry
 from automoderate.backplane._redis_link import FAILURES, Command, Link, Pauses
-from automoderate.backplane._redis_publisher import Publisher
+from automoderate.backplane._redis_publisher import CLAIM_PATIENCE, Publisher
 
 log = logging.getLogger("automoderate.redis")
 
@@ -47,6 +48,8 @@ SILENCE = 15.0
 """Seconds after a milestone that is not heard when a node connects anew: more than a merely busy Redis needs."""
 HOLD = 5.0
 """Seconds that a node which has just subscribed waits for those that were there before."""
+THERE = int(CLAIM_PATIENCE + HOLD)
+"""Seconds after a node was last heard of in which it may still have something to publish."""
 TICK = 0.25
 """Seconds that the thread waits for anything at most."""
 
@@ -82,6 +85,8 @@ class Channel:
         self._asking = Link(url)  # a connection that has subscribed can do nothing else
         self._name = name
         self._milestones = f"automoderate:milestones:{name}"
+        self._listeners = f"automoderate:listeners:{name}"
+        self._node = secrets.token_hex(8)
         self._publisher = publisher
         threads = real(threading)
         self._stopping: threading.Event = threads.Event()
@@ -101,8 +106,8 @@ class Channel:
 
     @property
     def subscribed(self) -> bool:
-        """Whether nothing that is emitted from now on is missed."""
-        return self._milestone is not None
+        """Whether nothing is missed from now on, also if the nodes that were there before this one are gone."""
+        return self._milestone is not None and time.monotonic() >= self._hold_until
 
     def rehearsal(self) -> list[Command]:
         """What the thread is going to ask of Redis, for another connection to find out whether it may."""
@@ -142,11 +147,13 @@ class Channel:
                 log.exception("Unexpected failure while listening to the channel %s of Redis", self._name)
                 self._disconnected("unexpected failure")
             self._stopping.wait(pauses.next())
+        if not self._publisher.waiting:
+            self._ask(("ZREM", self._listeners, self._node))  # nobody has to wait for it
         self._link.close()
         self._asking.close()
 
     def _disconnected(self, error: str) -> None:
-        if self.subscribed:
+        if self._milestone is not None:
             log.warning("The channel %s of Redis is not heard, and is tried again: %s", self._name, error)
             self._reconnects += 1
         self._milestone = None
@@ -190,17 +197,22 @@ class Channel:
 
     def _new_milestone(self) -> Command:
         token = self._own + secrets.token_hex(4)
-        return ("EVAL", _PUBLISH_MILESTONE, 0, self._milestones, token if self.subscribed else f"{token} first")
+        return ("EVAL", _PUBLISH_MILESTONE, 0, self._milestones, token if self._milestone else f"{token} first")
 
     def _publish_milestone(self) -> None:
         self._wait_with_milestones()
         self._unheard = min(self._unheard, time.monotonic())
+        self._ask(self._new_milestone())
+
+    def _ask(self, *commands: Command) -> list[Any] | None:
+        """What Redis answers; None where it does not. What is emitted may be heard for all that: no reason to leave."""
         self._trouble = ""
         try:
-            self._asking.call(self._new_milestone())
-        except FAILURES as error:  # what is emitted may be heard for all that, and must not be missed
+            return self._asking.call(*commands)
+        except FAILURES as error:
             self._asking.close()
             self._trouble = f"({error})"
+            return None
 
     def _wait_with_milestones(self) -> None:
         # Not all nodes in step, so that most of them never have to.
@@ -211,6 +223,7 @@ class Channel:
         if self._milestone is not None:
             if milestone.first:
                 self._passing.append((milestone, self._last))
+            self._say_here(milestone)
         elif milestone.token.startswith(self._own):
             log.info("Listening to the channel %s of Redis", self._name)
             self._hold_until = time.monotonic() + HOLD
@@ -223,25 +236,25 @@ class Channel:
         """Whether this node has just come, and another may yet have to publish what was emitted before."""
         if self._milestone is None or time.monotonic() >= self._hold_until:
             return False
-        try:
-            (_, listeners), passed = self._asking.call(
-                ("PUBSUB", "NUMSUB", self._milestones), ("EXISTS", self._milestone.key)
-            )
-        except FAILURES:
-            self._asking.close()
+        there = ("ZRANGEBYSCORE", self._listeners, int(self._milestone.since) - THERE, "+inf")
+        answers = self._ask(there, ("EXISTS", self._milestone.key))
+        if answers is None:
             return True
-        if listeners <= 1 or passed:
+        nodes, passed = answers
+        if passed or not set(nodes) - {self._node.encode()}:
             self._hold_until = 0.0
+            self._say_here(self._milestone)
         return self._hold_until > 0
+
+    def _say_here(self, milestone: Milestone) -> None:
+        gone = ("ZREMRANGEBYSCORE", self._listeners, "-inf", int(milestone.since) - 2 * THERE)
+        self._ask(("ZADD", self._listeners, milestone.since, self._node), gone, ("EXPIRE", self._listeners, 2 * THERE))
 
     def _pass_milestones(self) -> None:
         """Tell those that have come where all that came before them is published."""
         while self._passing and ((last := self._passing[0][1]) is None or last.done()):
             milestone, _ = self._passing.popleft()
-            try:
-                self._asking.call(("SET", milestone.key, "", "EX", int(2 * HOLD)))
-            except FAILURES:  # it does not wait for long
-                self._asking.close()
+            self._ask(("SET", milestone.key, "", "EX", int(2 * HOLD)))
 
     # Messages
 

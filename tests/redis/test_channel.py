@@ -245,32 +245,66 @@ def held_up(publisher: _redis_publisher.Publisher, monkeypatch: pytest.MonkeyPat
     return may
 
 
+def newcomer(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> tuple[Node, list[bool]]:
+    """A node that is about to begin, and what it found each time that it looked whether it has to wait."""
+    node, looks = Node(server.url, channel="socketio"), []
+    holds = channel_of(node)._holds
+
+    def look() -> bool:
+        looks.append(holds())
+        return looks[-1]
+
+    monkeypatch.setattr(channel_of(node), "_holds", look)
+    until(lambda: channel_of(node)._milestone is not None)
+    return node, looks
+
+
 def test_a_node_that_has_just_come_does_not_overtake_one_that_is_behind(
-    listener: Callable[[], Node], new_node: NewNode, emit: Emit, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    listener: Callable[[], Node], emit: Emit, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_redis_channel, "HOLD", PATIENCE)
     slow = listener()
-    publisher = slow.backplane._publisher
-    may = held_up(publisher, monkeypatch)
+    may = held_up(slow.backplane._publisher, monkeypatch)
     emit(1, 2, 3)
     until(lambda: stat(slow, "messages") == 3)
-    looks: list[float] = []
-    holds = _redis_channel.Channel._holds
+    quick, looks = newcomer(server, monkeypatch)
+    emit(4)
+    before = len(looks)
+    until(lambda: len(looks) > before + 5, "it looks whether it may")
+    assert stored(server) == []
+    assert quick.backplane.deaf, "what it has not heard may yet be lost"
+    may.set()
+    until(lambda: stored(server) == [1, 2, 3, 4])
+    until(lambda: stat(quick, "messages") == 1 and quick.hears(), "it goes on")
+    quick.backplane.close()
 
-    def counted(channel: _redis_channel.Channel) -> bool:
-        if channel.subscribed and channel is not channel_of(slow):
-            looks.append(time.monotonic())
-        return holds(channel)
 
-    monkeypatch.setattr(_redis_channel.Channel, "_holds", counted)
-    quick = new_node(channel="socketio")
+def test_a_node_that_has_just_come_does_not_overtake_one_that_has_lost_its_subscription(
+    listener: Callable[[], Node], emit: Emit, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_redis_channel, "HOLD", PATIENCE)
+    slow = listener()
+    may = held_up(slow.backplane._publisher, monkeypatch)
+    emit(1, 2, 3)
+    until(lambda: stat(slow, "messages") == 3)
+
+    def away() -> None:
+        raise redis.ConnectionError("it does not come back")
+
+    monkeypatch.setattr(channel_of(slow), "_subscribe", away)
+    with server.client() as client:
+        client.client_kill_filter(addr=local_address(channel_of(slow)._link))
+    until(lambda: not channel_of(slow).subscribed)
+    quick, looks = newcomer(server, monkeypatch)
     emit(4)
     before = len(looks)
     until(lambda: len(looks) > before + 5, "it looks whether it may")
     assert stored(server) == []
     may.set()
+    until(lambda: stored(server) == [1, 2, 3])
+    channel_of(quick)._hold_until = 0.0  # it has waited for long enough
     until(lambda: stored(server) == [1, 2, 3, 4])
-    until(lambda: stat(quick, "messages") == 1, "it goes on")
+    quick.backplane.close()
 
 
 def test_nodes_that_come_together_wait_for_each_other_no_longer_than_that(
