@@ -245,6 +245,17 @@ def held_up(publisher: _redis_publisher.Publisher, monkeypatch: pytest.MonkeyPat
     return may
 
 
+@pytest.fixture
+def behind(listener: Callable[[], Node], emit: Emit, monkeypatch: pytest.MonkeyPatch) -> tuple[Node, threading.Event]:
+    """A node that has heard 1, 2 and 3, and publishes them once the event is set."""
+    monkeypatch.setattr(_redis_channel, "HOLD", PATIENCE)
+    slow = listener()
+    may = held_up(slow.backplane._publisher, monkeypatch)
+    emit(1, 2, 3)
+    until(lambda: stat(slow, "messages") == 3)
+    return slow, may
+
+
 def newcomer(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> tuple[Node, list[bool]]:
     """A node that is about to begin, and what it found each time that it looked whether it has to wait."""
     node, looks = Node(server.url, channel="socketio"), []
@@ -260,13 +271,9 @@ def newcomer(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> tuple[Node
 
 
 def test_a_node_that_has_just_come_does_not_overtake_one_that_is_behind(
-    listener: Callable[[], Node], emit: Emit, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    behind: tuple[Node, threading.Event], emit: Emit, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_redis_channel, "HOLD", PATIENCE)
-    slow = listener()
-    may = held_up(slow.backplane._publisher, monkeypatch)
-    emit(1, 2, 3)
-    until(lambda: stat(slow, "messages") == 3)
+    _, may = behind
     quick, looks = newcomer(server, monkeypatch)
     emit(4)
     before = len(looks)
@@ -280,13 +287,9 @@ def test_a_node_that_has_just_come_does_not_overtake_one_that_is_behind(
 
 
 def test_a_node_that_has_just_come_does_not_overtake_one_that_has_lost_its_subscription(
-    listener: Callable[[], Node], emit: Emit, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    behind: tuple[Node, threading.Event], emit: Emit, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_redis_channel, "HOLD", PATIENCE)
-    slow = listener()
-    may = held_up(slow.backplane._publisher, monkeypatch)
-    emit(1, 2, 3)
-    until(lambda: stat(slow, "messages") == 3)
+    slow, may = behind
 
     def away() -> None:
         raise redis.ConnectionError("it does not come back")
