@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import pyperf
@@ -34,6 +34,7 @@ from benchmarks.world import TEMPLATE, project_id, user_id
 EVENT = "moderation_update"
 PROJECT = project_id(0)
 ROOM_SIZES = (1, 100, 1000)
+MANY = 5000  # rooms, more than the processor's caches know
 UNLIMITED = Limits(max_events_per_minute=1_000_000_000, max_connections_per_minute=1_000_000_000, recheck_interval=1e12)
 PEER = Peer("127.0.0.1", 40_000)
 DATA = {
@@ -54,7 +55,14 @@ UPGRADE = (
     f"Cookie: session={user_id(0)}\r\n\r\n"
 ).encode()
 CONNECT = client_frame("40")
-JOIN = client_frame(f'42["join_project",{{"project_id":"{PROJECT}"}}]')
+
+
+def join_frame(project: str) -> bytes:
+    """A client's ``join_project``."""
+    return client_frame(f'42["join_project",{{"project_id":"{project}"}}]')
+
+
+JOIN = join_frame(PROJECT)
 
 
 # The hub ------------------------------------------------------------------------------------------------------
@@ -154,10 +162,11 @@ class Sink:
 class Loop:
     """An adapter without a runtime: performs the server's outputs, answers its questions at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, projects: Iterable[str] = (PROJECT,)) -> None:
         directory = MemoryDirectory()
         directory.add_user(user_id(0))
-        directory.add_project(PROJECT, owner=user_id(0))
+        for project in projects:
+            directory.add_project(project, owner=user_id(0))
         ids = itertools.count()
         self.server = Server(
             directory, MemoryBackplane(), new_id=lambda: f"{next(ids):020}", random=random.Random(1).random,
@@ -172,17 +181,17 @@ class Loop:
         self.flush()
         return connection
 
-    def open_member(self) -> Connection:
-        """A connection whose session is logged in and in the room."""
+    def open_member(self, join: bytes = JOIN) -> Connection:
+        """A connection whose session is logged in and in the room that it joins."""
         connection = self.open()
-        for frame in (CONNECT, JOIN):
+        for frame in (CONNECT, join):
             self.server.receive_data(connection, frame, 1.0)
             self.flush()
         return connection
 
-    def publish(self) -> None:
+    def publish(self, project: str = PROJECT) -> None:
         """One update, to the last member."""
-        self.server.publish(PROJECT, EVENT, self.server.encode(DATA), 1.0)
+        self.server.publish(project, EVENT, self.server.encode(DATA), 1.0)
         self.flush()
         while (deadline := self.server.next_deadline()) is not None and deadline <= 1.0:
             self.server.tick(1.0)
@@ -235,6 +244,18 @@ def broadcast(members: int) -> Callable[[], object]:
     return loop.publish
 
 
+def broadcast_to_many_rooms() -> Callable[[], object]:
+    """The same to rooms of one in turn: whatever belongs to a room is long out of the processor's caches."""
+    projects = [project_id(number) for number in range(MANY)]
+    loop = Loop(projects)
+    for project in projects:
+        loop.open_member(join_frame(project))
+    turns = itertools.cycle(projects)
+    loop.publish(next(turns))
+    assert loop.written == 1, "the room has one member"
+    return lambda: loop.publish(next(turns))
+
+
 def timed(loops: int, make: Callable[[], Callable[[], object]]) -> float:
     """Seconds that many calls take; what is called is made first, in the process that measures it."""
     call = make()
@@ -253,6 +274,7 @@ PIECES: dict[str, Callable[[], Callable[[], object]]] = {
     "server: handshake": handshake,
     "server: handshake, login and join": log_in_and_join,
     **{f"server: broadcast to {members:,} in memory": partial(broadcast, members) for members in ROOM_SIZES},
+    f"server: broadcast to one of {MANY:,} rooms of one in memory": broadcast_to_many_rooms,
 }
 
 
