@@ -114,13 +114,14 @@ CLAIM_WINDOW = 120
 """Seconds after which what was heard on a channel is published no more. A claim outlasts them."""
 
 # All times are by the clock of Redis, as a node may have been stopped for any time, and not know. The claim is written
-# last, so that an update that Redis refuses is not claimed.
+# last, so that an update that Redis refuses is not claimed; who may not tell of it may publish for all that.
 _ADD_ONCE = """
 if redis.call('EXISTS', KEYS[1]) == 1 then return false end
 if redis.call('TIME')[1] - ARGV[1] > tonumber(ARGV[2]) then return redis.error_reply('LATE it waited too long') end
 local id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'event', ARGV[5], 'data', ARGV[6])
 redis.call('EXPIRE', KEYS[2], ARGV[4])
 redis.call('SET', KEYS[1], '', 'EX', ARGV[2] + 2)
+redis.pcall('PUBLISH', KEYS[2], '')
 return id
 """
 
@@ -128,7 +129,7 @@ return id
 def add_once(
     project_id: str, digest: str, since: str, entries: int, max_age: int, event: str, text: str
 ) -> tuple[str | int, ...]:
-    """The command that adds an update and claims it, unless it was claimed; ``since`` it may have waited."""
+    """The command that adds an update, claims and tells of it, unless it was claimed; ``since`` it may have waited."""
     claim = f"automoderate:{{{project_id}}}:claim:{digest}"
     return ("EVAL", _ADD_ONCE, 2, claim, stream(project_id), since, CLAIM_WINDOW, entries, max_age, event, text)
 

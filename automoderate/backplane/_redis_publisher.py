@@ -33,6 +33,7 @@ from automoderate.backplane._redis_entries import (
 )
 from automoderate.backplane._redis_link import FAILURES, Command, Link, Pauses
 from automoderate.backplane._redis_pulse import Pulse
+from automoderate.backplane._redis_subscription import notify
 from automoderate.server import BackplaneUnavailable
 
 log = logging.getLogger("automoderate.redis")
@@ -52,7 +53,8 @@ CLAIM_PATIENCE = 30.0
 class _Item:
     """Commands that belong together and add to the stream ``key``; the answer to the first is the future's result.
 
-    What is ``persistent`` is sent again where it may have been stored already.
+    What is ``persistent`` is sent again where it may have been stored already. Of what is ``told`` those who read the
+    stream learn by its commands.
     """
 
     commands: tuple[Command, ...]
@@ -60,6 +62,7 @@ class _Item:
     size: int
     expires: float
     persistent: bool
+    told: bool
     future: Future[str]
 
 
@@ -97,7 +100,7 @@ class Publisher:
         self._under_way = 0
         self._chores: list[Command] = []
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self._closed = self._warned = False
         self.published = self.failed = 0
 
     def publish(self, project_id: str, event: str, text: str) -> Future[str]:
@@ -115,7 +118,7 @@ class Publisher:
         """
         size = _checked_size(event, text)
         add = add_once(project_id, digest, since, self._entries, int(self._max_age), event, text)
-        return self._put((add,), stream(project_id), size, persistent=True, patience=CLAIM_PATIENCE)
+        return self._put((add,), stream(project_id), size, persistent=True, patience=CLAIM_PATIENCE, told=True)
 
     def announce(self, announcement: Announcement) -> Future[str]:
         """Tell every node."""
@@ -166,11 +169,13 @@ class Publisher:
         *,
         persistent: bool | None = None,
         patience: float | None = None,
+        told: bool = False,
     ) -> Future[str]:
         future: Future[str] = real_future()
         future.set_running_or_notify_cancel()
         expires = time.monotonic() + (self._patience if patience is None else patience)
-        item = _Item(commands, key, size, expires, self._persistent if persistent is None else persistent, future)
+        persistent = self._persistent if persistent is None else persistent
+        item = _Item(commands, key, size, expires, persistent, told, future)
         with self._changed:
             refusal = "publishing was stopped" if self._closed else ""
             if len(self._waiting) >= self._max_waiting or self._waiting_bytes + size > MAX_WAITING_BYTES:
@@ -234,7 +239,9 @@ class Publisher:
         """Send everything at once and settle each update as its answer comes."""
         beats = self._pulse.commands() if self._pulse is not None and not self._pulse.due_in() else []
         chores, self._chores = self._chores, []
-        self._link.send([*(command for item in batch for command in item.commands), *beats, *chores])
+        # Once for each stream: whoever hears it reads all that is there.
+        notices = [notify(key) for key in dict.fromkeys(item.key for item in batch if not item.told)]
+        self._link.send([*(command for item in batch for command in item.commands), *notices, *beats, *chores])
         refusal: redis.ResponseError | None = None
         for item in batch:
             answer, *_ = self._answers(len(item.commands))
@@ -246,12 +253,19 @@ class Publisher:
                 item.future.set_result("")  # it is there already
             else:
                 self._accepted(item, answer.decode())
+        self._noticed(self._answers(len(notices)))
         answers = self._answers(len(beats) + len(chores))
         refusal = next((each for each in answers if isinstance(each, redis.ResponseError)), refusal)
         if refusal is not None:
             raise refusal  # nothing to do with one project: a new connection may lead to a Redis that does take it
         if self._pulse is not None and beats:
             self._pulse.answered(answers[: len(beats)])
+
+    def _noticed(self, answers: Sequence[Any]) -> None:
+        refusal = next((each for each in answers if isinstance(each, redis.ResponseError)), None)
+        if refusal is not None and not self._warned:
+            self._warned = True
+            log.warning("Redis lets no node be told that there is something new, so that it comes late: %s", refusal)
 
     def _answers(self, count: int) -> list[Any]:
         answers: list[Any] = []

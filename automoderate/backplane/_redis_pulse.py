@@ -1,7 +1,7 @@
 """How a node knows that it hears Redis: every second it says something there, and listens for it.
 
-What a node says goes through its publishing connection and comes back through its reading one, so that one silence
-covers both, and a Redis in between that answers and does nothing.
+What a node says goes through its publishing connection, is announced on its subscription, and comes back through its
+reading connection, so that one silence covers all three, and a Redis in between that answers and does nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from automoderate.adapters._shared import real
 from automoderate.backplane._redis_entries import Entry, fields, node_stream
 from automoderate.backplane._redis_link import Command
+from automoderate.backplane._redis_subscription import notify
 
 BEAT = 1.0
 """Seconds between two beats."""
@@ -50,15 +51,16 @@ class Pulse:
             ("XADD", self.key, "MAXLEN", "~", 100, "*", "beat", repr(now)),
             ("EXPIRE", self.key, _KEPT),
             ("XRANGE", self.key, previous, previous),
+            self.wake(),
         ]
 
     def wake(self) -> Command:
         """What makes the reader come back from its waiting at once."""
-        return ("XADD", self.key, "MAXLEN", "~", 100, "*", "wake", "")
+        return notify(self.key)
 
     def answered(self, answers: list[Any]) -> None:
         """What Redis answered to ``commands``."""
-        said, _, previous = answers
+        said, _, previous, _ = answers
         if self._previous is not None and not previous:
             self.forgotten.set()
         self._previous = said.decode()

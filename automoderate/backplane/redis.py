@@ -68,6 +68,8 @@ class RedisBackplane:
             (info,) = link.call(("INFO", "cluster"))
             if self._channel is not None:
                 link.call(*self._channel.rehearsal())
+                link.close()  # one that has subscribed does nothing else
+            link.call(self._pulse.wake(), ("SUBSCRIBE", self._pulse.key))
         except FAILURES as error:
             raise BackplaneUnavailable(f"cannot use Redis at {address(self._url)}: {error}") from error
         finally:
@@ -110,11 +112,11 @@ class RedisBackplane:
 
     def follow(self, project_id: str) -> None:
         """Hand over the project's updates, from where the next ``read`` of it ends."""
-        self._reader.follow(project_id)
+        self._reader.feeds.follow(project_id)
 
     def unfollow(self, project_id: str) -> None:
         """Hand them over no more."""
-        self._reader.unfollow(project_id)
+        self._reader.feeds.unfollow(project_id)
 
     def read(self, project_id: str, after: str | None) -> History:
         """What the project published after the id ``after``; without one, only the present position. Blocks.
@@ -148,7 +150,7 @@ class RedisBackplane:
         stats: dict[str, float] = {
             "backplane_up": 0 if self.deaf else 1,
             "backplane_lag_seconds": self._pulse.lag,
-            "backplane_streams": len(self._reader),
+            "backplane_streams": len(self._reader.feeds),
             "backplane_waiting": self._publisher.waiting,
             "backplane_published_total": self._publisher.published,
             "backplane_publish_failures_total": self._publisher.failed,
@@ -172,11 +174,14 @@ class RedisBackplane:
 
     def _history(self, link: Link, project_id: str, after: str | None) -> History:
         key = stream(project_id)
-        if self._reader.needs_beginning(project_id):
+        if self._reader.feeds.needs_beginning(project_id):
             # Before the history is read, so that no history ends before it.
-            self._reader.begin(project_id, self._last_id(link, key))
+            self._reader.feeds.begin(project_id, self._last_id(link, key))
             link.call(self._pulse.wake())
         last = self._last_id(link, key)
+        if self._reader.feeds.look(project_id, last):
+            # Whoever joins waits for it, and perhaps nobody said that it is there.
+            link.call(self._pulse.wake())
         if after is None:
             return History((), True, last)
         if parse_event_id(after) is None or self._too_old(after, last):

@@ -12,7 +12,7 @@ import redis
 from live_server import until
 from redis_kit import Node, RedisServer
 
-from automoderate.backplane import _redis_publisher, _redis_pulse, _redis_reader
+from automoderate.backplane import _redis_feeds, _redis_publisher, _redis_pulse, _redis_reader
 from automoderate.backplane._redis_entries import CONTROL, READ_COUNT, Announcement
 from automoderate.core.hub import Input, LoggedOut
 from automoderate.server import BackplaneUnavailable
@@ -112,7 +112,7 @@ def test_announcements_outlive_a_connection_that_is_cut_while_they_are_read(
     node.follow()
     gone, cuts = _redis_reader.Reader._gone, 1
 
-    def cut(reader: _redis_reader.Reader, feeds: Sequence[_redis_reader.Feed]) -> list[_redis_reader.Feed]:
+    def cut(reader: _redis_reader.Reader, feeds: Sequence[_redis_feeds.Feed]) -> list[_redis_feeds.Feed]:
         nonlocal cuts
         if feeds and cuts:
             cuts -= 1
