@@ -74,8 +74,8 @@ class MemoryBackplane:
     """Updates of many projects in one process's memory. One thread only: there are no locks.
 
     ``entries`` and ``max_bytes`` (of JSON) bound one project's history, ``max_age`` (seconds of ``wall``) every
-    project's, and ``max_projects`` and ``max_total_bytes`` all of them: the least recently published one is forgotten
-    first.
+    project's, and ``max_projects`` and ``max_total_bytes`` all of them: the least recently published one, to within ten
+    seconds, is forgotten first. What is too old is not told any more, but may be kept until somebody publishes.
     What is no longer kept is answered with an incomplete history, never with a silent gap. All of one history
     goes to a client that catches up at once, so ``max_bytes`` has to stay below what may wait for one client.
     """
