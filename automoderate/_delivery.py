@@ -172,8 +172,9 @@ class Delivery:
                     logger.warning("dropping %s and those that follow it: %s", item, why)
                 return None
             if self._realtime is None and self._worker is None:
-                self._worker = threading.Thread(target=self._work, name="automoderate-notifier", daemon=True)
-                self._worker.start()
+                worker = threading.Thread(target=self._work, name="automoderate-notifier", daemon=True)
+                worker.start()  # where that fails the next one tries again
+                self._worker = worker
             number = next(self._numbers)
             self._waiting[number] = _Entry(item, time.monotonic() + self._retry_for, settled)
             self._changed.notify_all()

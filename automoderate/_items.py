@@ -12,7 +12,7 @@ from automoderate.publishing import PublishingApi
 
 
 class Realtime(Protocol):
-    """What the notifier needs of the server in its own process (:class:`automoderate.realtime.Realtime`)."""
+    """What is needed of the server in this process (:class:`automoderate.realtime.Realtime`), or of Redis."""
 
     def publish(self, project_id: str, event: str, data: Mapping[str, Any]) -> Future[str]:
         """Publish one event; the future has its ``event_id``."""

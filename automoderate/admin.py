@@ -78,7 +78,7 @@ def opened(config: str | None, flags: Mapping[str, Any], *, write: bool) -> Iter
 def announced(
     config: str | None, flags: Mapping[str, Any], url: str, *, write: bool = True
 ) -> Iterator[tuple[Database, Announcer]]:
-    """The database, and whom to tell; what keeps anybody from being told is found before anything is changed."""
+    """The database, and whom to tell; an address that is none is found before anything is changed."""
     to = announcer(load_settings(config, dict(flags)).settings, url)
     with opened(config, flags, write=write) as database:
         yield database, to

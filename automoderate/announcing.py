@@ -36,7 +36,10 @@ class Announcer(Protocol):
 def announcer(settings: Settings, url: str) -> Announcer:
     """Redis where there is one to tell all nodes through, else the server at ``url``. Nothing is connected yet."""
     if settings.redis_url is None:
-        return _Http(url, settings.secret_key)
+        try:
+            return _Http(check_url(url), settings.secret_key)
+        except ValueError as error:
+            raise WrongUsage(str(error)) from None
     try:
         from automoderate.backplane.redis import RedisDoor
 
@@ -78,7 +81,7 @@ class _Redis:
 
 @frozen
 class _Http:
-    url: str
+    base: str
     secret_key: str | None
 
     told = "The running server was told: it takes effect at once."
@@ -87,27 +90,23 @@ class _Http:
     def tell(self, item: AccessChanged | LoggedOut) -> None:
         if not self.secret_key:
             raise WrongUsage("SECRET_KEY is not set")
-        try:
-            base = check_url(self.url)
-        except ValueError as error:
-            raise WrongUsage(str(error)) from None
         headers = {"Authorization": f"Bearer {control_serializer(self.secret_key).dumps(CONTROL_SUBJECT)!s}"}
         statuses: list[int] = []
         # Where another application is mounted, the first address is one of its own.
         for prefix in ("", "/realtime"):
             try:
                 response = requests.post(
-                    f"{base}{prefix}/api/access-changes",
+                    f"{self.base}{prefix}/api/access-changes",
                     json=_body(item), headers=headers, timeout=TIMEOUT, allow_redirects=False,
                 )  # fmt: skip
             except requests.RequestException as error:
-                raise CannotStart(f"cannot reach {base}: {reason(error)}") from None
+                raise CannotStart(f"cannot reach {self.base}: {reason(error)}") from None
             if response.status_code == 202:
                 return
             statuses.append(response.status_code)
         if 401 in statuses:
-            raise click.ClickException(f"{base} does not accept this SECRET_KEY")
-        raise click.ClickException(f"{base} answered {statuses[-1]}")
+            raise click.ClickException(f"{self.base} does not accept this SECRET_KEY")
+        raise click.ClickException(f"{self.base} answered {statuses[-1]}")
 
 
 def _body(item: AccessChanged | LoggedOut) -> Mapping[str, Any]:

@@ -379,7 +379,10 @@ class Server:
         if self.backplane.blocking:
             self._ask(read, [effect.ticket], hub.HistoryRead)
         else:
-            self._perform(self._hub.handle(hub.HistoryRead(effect.ticket, read()), now), now)
+            history = read()
+            # Nothing is under way from here to there: where the history is, the room is.
+            for item in (hub.Passed(effect.project_id, history.last_event_id), hub.HistoryRead(effect.ticket, history)):
+                self._perform(self._hub.handle(item, now), now)
 
     def _follow(self, effect: hub.Follow, now: float) -> None:
         self.backplane.follow(effect.project_id)

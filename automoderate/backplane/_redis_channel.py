@@ -118,7 +118,7 @@ class Channel:
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Stop listening; nothing is handed over after that."""
+        """Stop listening, within ``timeout`` seconds where Redis answers."""
         self._stopping.set()
         self._thread.join(timeout)
 

@@ -90,7 +90,10 @@ def checked(event: str, raw: bytes) -> str:
         raise BadEntry("its data is no JSON object")
     if data and "event_id" not in data:
         return raw.decode().strip()
-    return object_text({name: value for name, value in data.items() if name != "event_id"})
+    try:
+        return object_text({name: value for name, value in data.items() if name != "event_id"})
+    except (TypeError, ValueError) as error:
+        raise BadEntry(f"its data cannot be sent: {error}") from None
 
 
 def _parsed(raw: bytes) -> Any:

@@ -1,4 +1,7 @@
-"""The projects that a node follows, and where it is in the stream of each. Written by the server's loop and by jobs."""
+"""The projects that a node follows, and where it is in the stream of each.
+
+Written by the server's loop, by jobs and by the thread that reads.
+"""
 
 from __future__ import annotations
 

@@ -34,6 +34,7 @@ from automoderate.backplane._redis_entries import (
 from automoderate.backplane._redis_link import FAILURES, Command, Link, Pauses
 from automoderate.backplane._redis_pulse import Pulse
 from automoderate.backplane._redis_subscription import notify
+from automoderate.core.hub import is_project_id
 from automoderate.server import BackplaneUnavailable
 
 log = logging.getLogger("automoderate.redis")
@@ -105,7 +106,7 @@ class Publisher:
 
     def publish(self, project_id: str, event: str, text: str) -> Future[str]:
         """Append an update; the future has its ``event_id``. ValueError for what nobody would take from there."""
-        size = _checked_size(event, text)
+        size = _checked_size(project_id, event, text)
         key = stream(project_id)
         add = ("XADD", key, "MAXLEN", "~", self._entries, "*", "event", event, "data", text)
         return self._put((add, ("EXPIRE", key, int(self._max_age))), key, size)
@@ -116,7 +117,7 @@ class Publisher:
         Where it is there already the future has an empty ``event_id``. It fails where ``since``, a time in seconds by
         the clock of Redis, is more than CLAIM_WINDOW seconds ago.
         """
-        size = _checked_size(event, text)
+        size = _checked_size(project_id, event, text)
         add = add_once(project_id, digest, since, self._entries, int(self._max_age), event, text)
         return self._put((add,), stream(project_id), size, persistent=True, patience=CLAIM_PATIENCE, told=True)
 
@@ -191,8 +192,9 @@ class Publisher:
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = self._threading.Thread(target=self._run, name="automoderate-redis-publisher", daemon=True)
-            self._thread.start()
+            thread = self._threading.Thread(target=self._run, name="automoderate-redis-publisher", daemon=True)
+            thread.start()  # where that fails the next one tries again
+            self._thread = thread
 
     def _run(self) -> None:
         pauses = Pauses()
@@ -205,18 +207,22 @@ class Publisher:
             except FAILURES as error:
                 self._link.close()
                 self._give_back(batch, str(error), sent=sent and not isinstance(error, redis.BusyLoadingError))
-                with self._changed:
-                    self._changed.wait_for(lambda: self._closed, pauses.next())
+                self._pause(pauses.next())
             except Exception:  # the thread lives on for what comes behind it
                 log.exception("Unexpected failure while publishing to Redis")
                 self._link.close()
                 self._give_back(batch, "unexpected failure", sent=True)
+                self._pause(pauses.next())
             else:
                 pauses.reset()
         if self._pulse is not None:
             with contextlib.suppress(*FAILURES):
                 self._link.call(self._pulse.wake())  # the reader is to stop, too
         self._link.close()
+
+    def _pause(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed, seconds)
 
     def _take(self) -> list[_Item] | None:
         """Wait for something to do; None at the end. What is taken counts as under way until it is given back."""
@@ -245,10 +251,11 @@ class Publisher:
         refusal: redis.ResponseError | None = None
         for item in batch:
             answer, *_ = self._answers(len(item.commands))
+            if isinstance(answer, redis.ReadOnlyError):
+                refusal = answer
             if isinstance(answer, redis.ResponseError):
-                self._fail([item], str(answer))
-                if isinstance(answer, redis.ReadOnlyError):
-                    refusal = answer
+                if answer is not refusal or not item.persistent:  # else it is tried again
+                    self._fail([item], str(answer))
             elif answer is None:
                 item.future.set_result("")  # it is there already
             else:
@@ -310,8 +317,10 @@ class Publisher:
             item.future.set_exception(BackplaneUnavailable(f"Redis has not taken it: {error}"))
 
 
-def _checked_size(event: str, text: str) -> int:
+def _checked_size(project_id: str, event: str, text: str) -> int:
     """Bytes of an update's data. Raises ValueError for what nobody would take."""
+    if not is_project_id(project_id):
+        raise ValueError(f"{project_id[:40]!r} is no project id")
     check_event(event)
     size = len(text.encode())
     if size > MAX_UPDATE:

@@ -2,7 +2,8 @@
 
 A stream's channel has the name of its key, and a message says nothing more: what is new is in the stream. Pub/Sub loses
 messages only together with the connection: Redis also ends one whose messages are not taken, when 32 MiB of them wait
-(``client-output-buffer-limit pubsub``). So after every new subscription all streams have to be looked at, once.
+or, for a minute, 8 MiB (``client-output-buffer-limit pubsub``). So after every new subscription all streams have to be
+looked at, once.
 """
 
 from __future__ import annotations

@@ -130,8 +130,10 @@ class MemoryBackplane:
         self._size += size
         if len(stream.kept) > self._entries or stream.size > self._max_bytes:
             self._trim(stream)
-        while self._size > self._max_total_bytes:
-            self._forget_oldest()
+        if self._size > self._max_total_bytes:
+            self._streams.move_to_end(project_id)
+            while self._size > self._max_total_bytes:
+                self._forget_oldest()
         if self.listener is not None:
             self.listener(update)
         return update

@@ -155,6 +155,11 @@ def room_name(project_id: str) -> str:
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
+def is_project_id(text: str) -> bool:
+    """Whether a project could have this id: 1 to 100 characters that can be written down as UTF-8."""
+    return 0 < len(text) <= MAX_ID_LENGTH and not _HALF_PAIR.search(text)
+
+
 def projects_in(rooms: object) -> list[str]:
     """The projects whose rooms are named, each once, by one name or a collection of them; other rooms are passed over.
 
@@ -163,11 +168,7 @@ def projects_in(rooms: object) -> list[str]:
     prefix = room_name("")
     names = rooms if isinstance(rooms, list | tuple | set) else [rooms]
     projects = [name.removeprefix(prefix) for name in names if isinstance(name, str) and name.startswith(prefix)]
-    return [
-        project_id
-        for project_id in dict.fromkeys(projects)
-        if 0 < len(project_id) <= MAX_ID_LENGTH and not _HALF_PAIR.search(project_id)
-    ]
+    return [project_id for project_id in dict.fromkeys(projects) if is_project_id(project_id)]
 
 
 _EVENT_ID = re.compile("([0-9]{1,20})-([0-9]{1,20})")

@@ -201,6 +201,16 @@ def test_all_projects_together_are_bounded_in_bytes(wall: Wall) -> None:
     assert ids(backplane.read("b", issued["b"][0])) == issued["b"][1:]
 
 
+def test_whoever_is_publishing_is_forgotten_last(wall: Wall) -> None:
+    backplane = MemoryBackplane(wall=wall, max_total_bytes=1500)
+    first = backplane.publish("a", "stats_update", text(400)).event_id
+    other = backplane.publish("b", "stats_update", text(400)).event_id
+    published = [backplane.publish("a", "stats_update", text(400)).event_id for _ in range(2)]
+    assert ids(backplane.read("a", first)) == published
+    assert not backplane.read("b", "1000000-0").complete
+    assert backplane.read("b", None).last_event_id == max(other, first)
+
+
 def test_a_forgotten_project_publishes_on_without_a_silent_gap() -> None:
     """However many projects are forgotten, an id either leads to exactly what followed it or is refused."""
     seed = int(os.environ.get("TEST_SEED", "0")) or random.SystemRandom().getrandbits(32)

@@ -184,7 +184,11 @@ def test_says_when_the_server_is_not_told(users: tuple[str, str], forum: str, cl
         "it takes effect at its next re-check."
     )
     assert "(SECRET_KEY is not set)" in run("user", "deactivate", "bob")
-    assert "is no server address" in run("user", "deactivate", "bob", "--url", "nonsense", SECRET_KEY=SECRET)
+
+
+def test_an_address_that_is_none_is_found_before_anything_is_changed(users: tuple[str, str]) -> None:
+    assert "is no server address" in run("user", "deactivate", "bob", "--url", "nonsense", status=2, SECRET_KEY=SECRET)
+    assert [user["is_active"] for user in json.loads(run("user", "list", "--json"))] == [True, True]
 
 
 def test_a_user_who_could_not_be_disconnected_is_an_error(

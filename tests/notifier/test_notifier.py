@@ -335,6 +335,21 @@ def test_odd_calls_never_raise(make: Callable[..., WebSocketNotifier], caplog: p
     assert caplog.text.count("could not send") == 11
 
 
+def test_a_thread_that_cannot_start_is_started_with_the_next_update(
+    make: Callable[..., WebSocketNotifier], scripted_api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more_threads(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    notifier = make(url=scripted_api.url, api_key="am_key")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_more_threads)
+        notifier.send_stats_update("p", {})
+    notifier.send_stats_update("p", {})
+    assert notifier.close(60)
+    assert counters(notifier) == (1, 0, 1)
+
+
 def test_an_unexpected_failure_does_not_end_the_thread(
     make: Callable[..., WebSocketNotifier],
     scripted_api: Any,

@@ -128,6 +128,7 @@ def test_what_is_too_old_is_neither_continued_nor_kept(new_node: NewNode, server
         {"event": b"\xff", "data": "{}"},
         {"event": "e" * 1000, "data": "{}"},
         {"event": "e", "data": '{"x":"' + "x" * 2_000_000 + '"}'},
+        {"event": "e", "data": '{"event_id":"7-7","x":' + "[" * 1000 + "]" * 1000 + "}"},
         {"event": "e", "data": "{}", "more": "?"},
         {"something": "else"},
     ],
@@ -158,6 +159,9 @@ def test_what_nobody_would_take_is_not_published(node: Node) -> None:
         node.backplane.publish("p", "e", '{"x":"' + "x" * 2_000_000 + '"}')
     with pytest.raises(ValueError, match="event's name"):
         node.backplane.publish("p", "", "{}")
+    for project_id in ("", "p" * 101, "half of a pair: \ud800"):
+        with pytest.raises(ValueError, match="no project id"):
+            node.backplane.publish(project_id, "e", "{}")
 
 
 def test_announcements_reach_the_other_nodes_and_not_their_own(new_node: NewNode, server: RedisServer) -> None:

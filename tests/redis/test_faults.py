@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -212,6 +213,15 @@ def test_a_redis_that_takes_no_writes_makes_publishing_fail_until_it_does(
     until(node.hears)
     node.publish(1)
     until(lambda: node.numbers == [1])
+
+
+def test_a_publisher_whose_thread_cannot_start_starts_it_with_the_next_update(server: RedisServer) -> None:
+    publisher = _redis_publisher.Publisher(server.url, entries=100, max_age=60.0, patience=60.0)
+    no_more_threads = mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread"))
+    with no_more_threads, pytest.raises(RuntimeError):
+        publisher.publish("p", "e", "{}")
+    assert publisher.publish("p", "e", "{}").result(60)
+    assert publisher.close(60.0)
 
 
 def test_what_is_old_is_trimmed_now_and_then(new_node: NewNode, server: RedisServer) -> None:

@@ -85,6 +85,19 @@ def test_it_waits_for_a_redis_that_is_away(node: Node, server: RedisServer) -> N
     assert notifier.close(PATIENCE)
 
 
+def test_it_waits_for_a_redis_that_takes_writes_again(node: Node, server: RedisServer, closed_port: int) -> None:
+    node.follow()
+    notifier = WebSocketNotifier(redis_url=server.url, retry_for=PATIENCE)
+    with server.client() as client:
+        client.replicaof("127.0.0.1", closed_port)
+        notifier.send_stats_update("p", {"n": 1})
+        until(lambda: client.info("commandstats").get("cmdstat_xadd", {}).get("rejected_calls"), "it is refused")
+        client.replicaof("NO", "ONE")
+    until(lambda: notifier.sent == 1)
+    until(lambda: node.numbers == [1])
+    assert notifier.close(PATIENCE)
+
+
 def test_it_says_what_could_not_be_sent(server: RedisServer) -> None:
     server.kill()
     notifier = WebSocketNotifier(redis_url=server.url, retry_for=0.2)

@@ -16,6 +16,24 @@ def numbers(client: Client, project_id: str) -> list[int]:
     return [update["n"] for update in data if update["project_id"] == project_id]
 
 
+def test_a_room_that_is_silent_while_others_are_forgotten_is_joined_all_the_same() -> None:
+    simulation = Simulation(history=10)
+    for user in ("alice", "bob"):
+        simulation.directory.add_user(user)
+    for project_id in PROJECTS:
+        simulation.directory.add_project(project_id, owner="alice", members=["bob"])
+    alice = simulation.connect("alice")
+    assert alice.call("join_project", {"project_id": "p"})["project_id"] == "p"
+    simulation.publish("q", "stats_update", {})
+    simulation.advance(90_000)  # longer than anything is remembered
+    simulation.publish("r", "stats_update", {})  # and q is forgotten
+    bob = simulation.connect("bob")
+    assert bob.call("join_project", {"project_id": "p"})["project_id"] == "p"
+    simulation.publish("p", "stats_update", {"n": 1, "project_id": "p"})
+    simulation.run()
+    assert numbers(alice, "p") == numbers(bob, "p") == [1]
+
+
 def test_a_polling_client_that_missed_more_than_may_wait_for_it_gets_it_in_several_goes() -> None:
     simulation = Simulation(config=Config(max_payload=10_000, send_buffer=20_000))
     simulation.directory.add_user("alice")

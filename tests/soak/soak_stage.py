@@ -117,10 +117,10 @@ class Stage:
         self.redis.resume()
 
     def _cut_redis(self, fault: Fault) -> None:
-        """Of both nodes and of the publishers; a reader is one that waits for what is new."""
+        """Of both nodes and of the publishers; a reader is one that hears or reads what is new."""
         with self.redis.client() as client:
-            for each in client.client_list(_type="normal"):
-                reads = each["cmd"] == "xread"
+            for each in [*client.client_list(_type="normal"), *client.client_list(_type="pubsub")]:
+                reads = each["cmd"] in ("xread", "subscribe", "unsubscribe")
                 if each["name"] == "automoderate" and fault.target in ("all", "readers" if reads else "others"):
                     with contextlib.suppress(redis.ResponseError):  # it has gone by itself
                         client.client_kill(each["addr"])
