@@ -22,6 +22,7 @@ from benchmarks.world import World
 LIMIT = 0.9  # of a core: beyond it the load generator may have been what was measured
 MOST_DELIVERIES = 300_000  # in one run
 WARM_UP = 3000  # deliveries
+STARTS = 2  # times, at most, that all sessions connect for a figure: it takes longer than everything else
 FIRST = 0.1  # of the sessions: they pay for what a server makes once, as threads and connections to the database
 PING_MS, JOIN_MS = 2.0, 20.0  # between two questions of the probe
 LONGEST = 120.0  # seconds a run may take
@@ -169,7 +170,7 @@ class Run:
         layouts = {scenario.layout for scenario in scenarios}
         connecting = {scenario.layout for scenario in scenarios if scenario.kind in ("connect", "memory")}
         measured = [scenario for scenario in scenarios if scenario.kind not in ("connect", "memory")]
-        starts = len(layouts) + len(connecting) * (repeat - 1)
+        starts = len(layouts) + len(connecting) * (min(repeat, STARTS) - 1)
         return len(contenders) * (starts + len(measured) * repeat)
 
     def run(self) -> None:
@@ -184,7 +185,7 @@ class Run:
     def _run_layout(self, scenarios: Sequence[Scenario]) -> None:
         start = [scenario for scenario in scenarios if scenario.kind in ("connect", "memory")]
         measured = [scenario for scenario in scenarios if scenario.kind not in ("connect", "memory")]
-        for number in range(self.repeat if start else 1):
+        for number in range(min(self.repeat, STARTS) if start else 1):
             for contender in self.results.contenders:
                 if self._in_time(contender.name, start or [scenarios[0]]):
                     self._close(contender.name)
