@@ -13,7 +13,7 @@ from benchmarks.servers import Contender, distributions, needs
 FOLDER = Path(__file__).parent
 NODE_PACKAGES = ("socket.io", "ws", "bufferutil", "better-sqlite3")
 MOST_THREADED = 1000
-"""Members of the threaded peer: each takes four threads, and Linux gives a process 65,530 mappings, two a thread."""
+"""Members of the threaded peer: each takes four threads, and thousands of them take minutes to connect."""
 
 
 def _python(module: str, title: str, most_members: int | None = None, **modules: str) -> Contender:
