@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent / "postgresql"))
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seeds", type=int, default=3, help="how many seeds the simulation runs with")
     parser.addoption("--first-seed", type=int, default=1, help="the first of them: the one a failing run printed")
-    parser.addoption("--soak-seconds", type=float, default=45.0, help="how long the fault run breaks things")
+    parser.addoption("--soak-seconds", type=float, default=60.0, help="how long the fault run breaks things")
     parser.addoption("--soak-seed", type=int, help="its seed: the one a failing run printed; otherwise any")
     parser.addoption(
         "--adapter", choices=adapters.names(), default="asyncio", help="what real clients and browsers find a server on"
