@@ -12,7 +12,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 
 import pyperf
 from engineio import packet as engine_packet
@@ -244,6 +244,7 @@ def broadcast(members: int) -> Callable[[], object]:
     return loop.publish
 
 
+@cache  # making them takes seconds
 def broadcast_to_many_rooms() -> Callable[[], object]:
     """The same to rooms of one in turn: whatever belongs to a room is long out of the processor's caches."""
     projects = [project_id(number) for number in range(MANY)]
