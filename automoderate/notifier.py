@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Told = TypeVar("Told")
 
 
-class Notifier(Delivery, Generic[Told]):
+class Notifier(Delivery, ABC, Generic[Told]):
     """What can be said, and what a caller is told of it: what ``_say`` makes of an item.
 
     ``realtime`` is the server in this process; else ``url`` is where the server is and ``api_key`` the project's
@@ -83,9 +84,9 @@ class Notifier(Delivery, Generic[Told]):
 
         return self._say(event, make)
 
+    @abstractmethod
     def _say(self, what: str, make: Callable[[], Item]) -> Told:
         """Hand over the item that ``make`` makes; what the caller is told."""
-        raise NotImplementedError
 
 
 class WebSocketNotifier(Notifier[None]):

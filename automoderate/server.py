@@ -379,9 +379,7 @@ class Server:
         if self.backplane.blocking:
             self._ask(read, [effect.ticket], hub.HistoryRead)
         else:
-            history = read()
-            # Nothing is under way from here to there: where the history is, the room is.
-            for item in (hub.Passed(effect.project_id, history.last_event_id), hub.HistoryRead(effect.ticket, history)):
+            for item in hub.answered_at_once(effect, read()):
                 self._perform(self._hub.handle(item, now), now)
 
     def _follow(self, effect: hub.Follow, now: float) -> None:

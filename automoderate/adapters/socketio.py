@@ -135,9 +135,8 @@ class Translator:
             effect = effects.popleft()
             if isinstance(effect, rules.ReadHistory):
                 history = self._backplane.read(effect.project_id, effect.after)
-                # Nothing is under way from here to there: where the history is, the room is.
-                effects.extend(self._hub.handle(rules.Passed(effect.project_id, history.last_event_id), now))
-                effects.extend(self._hub.handle(rules.HistoryRead(effect.ticket, history), now))
+                for item in rules.answered_at_once(effect, history):
+                    effects.extend(self._hub.handle(item, now))
             else:
                 self.todo.extend(_EFFECTS[type(effect)](self, effect))
 

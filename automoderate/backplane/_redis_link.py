@@ -40,7 +40,7 @@ class Link:
         """Connect where it is not, or is no longer: nothing has been sent if this fails."""
         self._connection.connect()
         try:
-            ended = self._connection.can_read()  # nothing was asked, so that only an end can have come
+            ended = self.wait(0.0)  # nothing was asked, so that only an end can have come
         except FAILURES:
             ended = True
         if ended:

@@ -2,7 +2,8 @@
 
 An answer says whether Redis has taken an update. While Redis is away an update waits for a while, and then fails; when
 the connection breaks between an update and its answer nobody knows, and it fails too, though it may be in the stream.
-Only what is published under a claim is tried again then, as the claim keeps it from being there twice.
+Only what is persistent is tried again then: under a claim, which keeps it from being there twice, or where that is said
+to be better than a loss.
 """
 
 from __future__ import annotations

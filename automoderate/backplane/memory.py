@@ -48,15 +48,13 @@ class _Stream:
     tidied: int = 0
     """When its age was last looked at, in wall-clock milliseconds."""
 
-    def drop_oldest(self) -> None:
+    def drop_oldest(self) -> int:
+        """How many bytes that were."""
         milliseconds, sequence, _, text = self.kept.popleft()
         self.floor = milliseconds, sequence
-        self.size -= _size(text)
-
-    def expire(self, oldest: int) -> None:
-        """Drop what was published before the wall-clock millisecond ``oldest``."""
-        while self.kept and self.kept[0][0] < oldest:
-            self.drop_oldest()
+        size = _size(text)
+        self.size -= size
+        return size
 
     def after(self, position: EventId) -> tuple[Update, ...] | None:
         """What follows ``position``; None where this history does not know that id."""
@@ -173,15 +171,12 @@ class MemoryBackplane:
         return stream
 
     def _trim(self, stream: _Stream) -> None:
-        before = stream.size
         while len(stream.kept) > self._entries or stream.size > self._max_bytes:
-            stream.drop_oldest()
-        self._size -= before - stream.size
+            self._size -= stream.drop_oldest()
 
     def _expire(self, stream: _Stream, now: int) -> None:
-        before = stream.size
-        stream.expire(now - self._max_age)
-        self._size -= before - stream.size
+        while stream.kept and stream.kept[0][0] < now - self._max_age:
+            self._size -= stream.drop_oldest()
 
     def _tidy(self, stream: _Stream, now: int) -> None:
         """Let go of what is too old of one that is just publishing, and of those that have not for so long."""

@@ -425,6 +425,11 @@ Effect: TypeAlias = (
 )  # fmt: skip
 
 
+def answered_at_once(question: ReadHistory, history: History) -> tuple[Passed, HistoryRead]:
+    """The inputs that answer it where nothing is under way from the backplane: where the history is, the room is."""
+    return Passed(question.project_id, history.last_event_id), HistoryRead(question.ticket, history)
+
+
 # State --------------------------------------------------------------------------------------------------------
 
 
