@@ -137,9 +137,13 @@ class _Server(Server):
         """Read from every connection that has something."""
         while True:
             await trio.lowlevel.wait_readable(self._selector.fileno())
-            for key, _ in self._selector.select(0):
-                if key.fd in self._selector.get_map():  # one that was read before may have ended this one
-                    key.data.read()
+            self._read_ready()
+
+    # A function of its own, like _accept_waiting: what it holds of a connection ends with it, not with the next one.
+    def _read_ready(self) -> None:
+        for key, _ in self._selector.select(0):
+            if key.fd in self._selector.get_map():  # one that was read before may have ended this one
+                key.data.read()
 
     async def keep_time(self) -> None:
         """Tick at every deadline."""
@@ -154,14 +158,17 @@ class _Server(Server):
         while True:
             await trio.lowlevel.wait_readable(listener)
             try:
-                while (sock := accept(listener)) is not None:
-                    link = _Link(self, sock)
-                    link.begin()
-                    if not link.closing and link.ending is None:
-                        self.watch(link)
+                self._accept_waiting(listener)
             except OSError as error:
                 log.warning("Cannot accept connections for now: %s", error.strerror)
                 await trio.sleep(EXHAUSTED)
+
+    def _accept_waiting(self, listener: socket.socket) -> None:
+        while (sock := accept(listener)) is not None:
+            link = _Link(self, sock)
+            link.begin()
+            if not link.closing and link.ending is None:
+                self.watch(link)
 
     async def heed(self, signals: AsyncIterator[signal.Signals]) -> None:
         async for _ in signals:

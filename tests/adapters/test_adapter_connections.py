@@ -412,6 +412,21 @@ def test_two_thousand_connections_leave_nothing_behind(start: Start) -> None:
         assert left_behind(server) == before
 
 
+def test_nothing_of_a_lost_connection_is_kept_until_the_next_one_comes(start: Start) -> None:
+    driver = Script()
+    server = start(driver)
+    before = left_behind(server)["Line"]
+    clients = [server.connect() for _ in range(3)]
+    for client in clients:
+        client.send(b"echo in\n")
+        assert client.line() == b"in"
+    for ended, which in enumerate((2, 0, 1), start=1):  # neither the last that came nor the last heard is the last to go
+        clients[which].sock.close()
+        driver.wait_for(lambda ended=ended: len(driver.lost) == ended)  # type: ignore[misc]
+    driver.lost.clear()
+    assert left_behind(server)["Line"] == before
+
+
 def come_and_go(driver: Script, server: Running, count: int) -> None:
     """Open connections, have each say something, and drop them, one half by a reset."""
     clients = [server.connect() for _ in range(count)]
