@@ -1,16 +1,16 @@
 """The tables of an AutoModerate database, as far as the real-time tier knows them.
 
 Names, types and constraints are those of the existing application, so that either side can open a database that the
-other one made. A database in use may hold more columns than these and may lack some: whoever reads selects the
-columns it needs by name, never whole rows. For the same reason no column has a default here, which SQLAlchemy would
-write whether the column exists or not: :mod:`automoderate.directory.accounts` fills them in.
+other one made, which may lack our index. A database in use may hold more columns than these and may lack some: whoever
+reads selects the columns it needs by name, never whole rows. For the same reason no column has a default here, which
+SQLAlchemy would write whether the column exists or not: :mod:`automoderate.directory.accounts` fills them in.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, String, Text
+from sqlalchemy import ForeignKey, Index, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 MAX_ID_LENGTH = 36
@@ -55,6 +55,8 @@ class ProjectMember(Base):
     """Who besides the owner may see a project; ``role`` is owner, admin or member."""
 
     __tablename__ = "project_members"
+    # Every join asks for one row of all these.
+    __table_args__ = (Index("ix_project_members_user_id_project_id", "user_id", "project_id"),)
 
     id: Mapped[str] = mapped_column(String(MAX_ID_LENGTH), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))

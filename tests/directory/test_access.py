@@ -7,6 +7,7 @@ import random
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 
 import flask
 import pytest
@@ -55,12 +56,12 @@ def directory(world: World, make_app: MakeApp) -> SQLDirectory:
 
 
 @pytest.fixture
-def queries(world: World) -> Iterator[list[str]]:
-    """The statements sent to the database, as they are sent."""
-    sent: list[str] = []
+def asked(world: World) -> Iterator[list[tuple[str, Any]]]:
+    """The statements sent to the database, as they are sent, with their parameters."""
+    sent: list[tuple[str, Any]] = []
 
-    def record(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        sent.append(statement)
+    def record(_connection: object, _cursor: object, statement: str, parameters: Any, *_rest: object) -> None:
+        sent.append((statement, parameters))
 
     event.listen(world.database.engine, "before_cursor_execute", record)
     yield sent
@@ -68,7 +69,7 @@ def queries(world: World) -> Iterator[list[str]]:
 
 
 def test_owner_and_member_may_see_a_project_and_nobody_else(
-    world: World, directory: SQLDirectory, queries: list[str]
+    world: World, directory: SQLDirectory, asked: list[tuple[str, Any]]
 ) -> None:
     project = world.project.id
     assert directory.check_access(world.owner.id, project) is Access.GRANTED
@@ -77,7 +78,24 @@ def test_owner_and_member_may_see_a_project_and_nobody_else(
     assert directory.check_access(world.owner.id, "no such project") is Access.NOT_FOUND
     assert directory.check_access("no such user", project) is Access.NO_USER
     assert directory.check_access("no such user", "no such project") is Access.NO_USER
-    assert len(queries) == 6, "one query per check"
+    assert len(asked) == 6, "one query per check"
+
+
+def test_the_members_of_all_projects_are_not_looked_through(
+    world: World, directory: SQLDirectory, asked: list[tuple[str, Any]]
+) -> None:
+    directory.check_access(world.stranger.id, world.project.id)
+    directory.recheck(world.stranger.id, [world.project.id])
+    questions = tuple(asked)
+    explain = "EXPLAIN QUERY PLAN" if world.database.path is not None else "EXPLAIN"
+    with world.database.connect() as connection:
+        if world.database.path is None:
+            connection.exec_driver_sql("SET enable_seqscan = off")  # what PostgreSQL does with so few rows
+        plans = [str(connection.exec_driver_sql(f"{explain} {text}", values).all()) for text, values in questions]
+    about_members = [plan for plan in plans if "project_members" in plan]
+    assert len(about_members) == 2
+    for plan in about_members:
+        assert "ix_project_members_user_id_project_id" in plan
 
 
 @pytest.mark.parametrize("role", accounts.ROLES)
@@ -157,7 +175,9 @@ def test_recheck_keeps_what_is_still_allowed(world: World, directory: SQLDirecto
 
 
 @pytest.mark.parametrize("count", [50, 499, 500, 501, 3000])
-def test_recheck_of_many_projects(world: World, directory: SQLDirectory, queries: list[str], count: int) -> None:
+def test_recheck_of_many_projects(
+    world: World, directory: SQLDirectory, asked: list[tuple[str, Any]], count: int
+) -> None:
     seed = random.SystemRandom().randrange(2**32)
     print("seed", seed)
     chance = random.Random(seed)
@@ -166,10 +186,10 @@ def test_recheck_of_many_projects(world: World, directory: SQLDirectory, queries
         connection.execute(
             insert(Project), [{"id": project, "name": "many", "user_id": owner} for project, owner in rows]
         )
-    queries.clear()
+    asked.clear()
     expected = frozenset(project for project, owner in rows if owner == world.owner.id)
     assert directory.recheck(world.owner.id, [project for project, _ in rows]) == expected
-    assert len(queries) == 1 + -(-count // 500)
+    assert len(asked) == 1 + -(-count // 500)
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
