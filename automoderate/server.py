@@ -161,6 +161,7 @@ class Server:
         self._effects: deque[hub.Effect] = deque()
         self._performing = False
         self._counters: Counter[str] = Counter()
+        self._updates = self._deliveries = 0  # counters, too, but not looked up by name for every update
         self._now = 0.0
         self.draining = False
         if not backplane.blocking:
@@ -263,7 +264,7 @@ class Server:
         """Tell the hub, in order, what was announced here or heard from other nodes."""
         for item in items:
             if isinstance(item, hub.Published):
-                self._counters["updates_total"] += 1
+                self._updates += 1
             elif isinstance(item, hub.AccessChanged | hub.LoggedOut):
                 self._shared.clear()
             self._perform(self._hub.handle(item, now), now)
@@ -273,8 +274,12 @@ class Server:
         """Gauges (sessions, users, rooms, memberships, jobs) and counters (names that end in ``_total``)."""
         counts = self._hub.counts()
         gauges = {name: counts[name] for name in ("sessions", "users", "rooms", "memberships")}
-        misrouted = {"misrouted_requests_total": self._wire.misrouted}
-        return {**gauges, "jobs": len(self._jobs), **misrouted, **self._counters}
+        counters = {
+            "misrouted_requests_total": self._wire.misrouted,
+            "updates_total": self._updates,
+            "deliveries_total": self._deliveries,
+        }
+        return {**gauges, "jobs": len(self._jobs), **counters, **self._counters}
 
     # Protocol events to hub inputs
 
@@ -439,13 +444,14 @@ class Server:
         update = effect.update
         packet = event_packet(update.event, update.text)
         frame = text_frame(packet)
-        self._drain_wire()  # what was sent before the broadcast must not count as sent after it
+        if self._wire.has_outputs():
+            self._drain_wire()  # what was sent before the broadcast must not count as sent after it
         deliveries, overflow = self._rooms.broadcast(effect.room, frame)
         if overflow:
             self._fan_out(overflow)
         if effect.room in self._polling:
             deliveries += self._broadcast_to_polls(effect.room, Encoded(packet, frame), now)
-        self._counters["deliveries_total"] += deliveries
+        self._deliveries += deliveries
 
     def _broadcast_to_polls(self, room: str, encoded: Encoded, now: float) -> int:
         clients = list(self._polling[room].values())
@@ -461,7 +467,7 @@ class Server:
             self._wire.close(client.session, CloseReason.SERVER_CLOSE, now)
 
     def _deliver(self, update: Update) -> None:
-        self._counters["updates_total"] += 1
+        self._updates += 1
         self._perform(self._hub.handle(hub.Published(update), self._now), self._now)
 
     # Jobs and outputs

@@ -137,8 +137,9 @@ class Server(ABC):
         for connections, data in writes:
             size = len(data)
             for connection in connections:
+                write = connection.write  # not called at once: CPython is slow to find a method that is in a slot
                 try:
-                    sent = connection.write(data)
+                    sent = write(data)
                 except BlockingIOError:
                     sent = 0
                 except OSError:  # the peer has reset the connection

@@ -25,10 +25,6 @@ TIDY = 10_000
 """Milliseconds between two times that something is done about a project's age: on every update it would cost more than
 everything else here."""
 
-_Kept = tuple[int, int, str, str]
-"""An update as it is remembered: both parts of its id, the event, and the text. Tuples of nothing but numbers and text
-are of no interest to Python's collector of cycles, which would look at kept objects again and again."""
-
 
 def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
@@ -39,10 +35,11 @@ class _Stream:
     """The history of one project; ``floor`` is the id just before the oldest update that is kept."""
 
     project_id: str
-    floor: EventId
+    floor: str
     last: EventId
-    kept: deque[_Kept] = field(factory=deque)
-    """Oldest first."""
+    kept: deque[str] = field(factory=deque)
+    """Event id, event and text of one update after the other, oldest first. No object holds the three together: it
+    would be one more for Python's collector of cycles to look at, for every update."""
     size: int = 0
     """Bytes of all their data as JSON."""
     tidied: int = 0
@@ -50,21 +47,24 @@ class _Stream:
 
     def drop_oldest(self) -> int:
         """How many bytes that were."""
-        milliseconds, sequence, _, text = self.kept.popleft()
-        self.floor = milliseconds, sequence
-        size = _size(text)
+        self.floor = self.kept.popleft()
+        self.kept.popleft()
+        size = _size(self.kept.popleft())
         self.size -= size
         return size
 
-    def after(self, position: EventId) -> tuple[Update, ...] | None:
+    def oldest(self) -> int:
+        """When the oldest that is kept was published, in wall-clock milliseconds."""
+        return int(self.kept[0].partition("-")[0])
+
+    def after(self, position: str) -> tuple[Update, ...] | None:
         """What follows ``position``; None where this history does not know that id."""
         missed: list[Update] = []
-        # From the newest backwards: most clients missed only the last few.
-        for milliseconds, sequence, event, text in reversed(self.kept):
-            event_id = milliseconds, sequence
-            if event_id <= position:
-                return tuple(reversed(missed)) if event_id == position else None
-            missed.append(Update(self.project_id, event, text, event_id_text(event_id)))
+        backwards = reversed(self.kept)  # most clients missed only the last few
+        for text, event, event_id in zip(backwards, backwards, backwards, strict=True):
+            if event_id == position:
+                return tuple(reversed(missed))
+            missed.append(Update(self.project_id, event, text, event_id))
         return tuple(reversed(missed)) if position == self.floor else None
 
 
@@ -94,7 +94,7 @@ class MemoryBackplane:
             raise ValueError("entries, max_bytes, max_age, max_projects and max_total_bytes must be positive")
         self.listener: Callable[[Update], None] | None = None
         self._wall = wall
-        self._entries = entries
+        self._items = 3 * entries  # of a stream's ``kept``
         self._max_bytes = max_bytes
         self._max_age = int(max_age * 1000)
         self._max_projects = max_projects
@@ -109,7 +109,7 @@ class MemoryBackplane:
 
     def publish(self, project_id: str, event: str, text: str) -> Update:
         """Number and keep one event of a project, whose data ``text`` is, then call the listener with it."""
-        now = self._milliseconds()
+        now = int(self._wall() * 1000)
         stream = self._streams.get(project_id) or self._begin(project_id)
         milliseconds, sequence = stream.last
         if now > milliseconds:
@@ -123,10 +123,10 @@ class MemoryBackplane:
         text = stamped(text, event_id)
         update = Update(project_id, event, text, event_id)
         size = _size(text)
-        stream.kept.append((milliseconds, sequence, event, text))
+        stream.kept.extend((event_id, event, text))
         stream.size += size
         self._size += size
-        if len(stream.kept) > self._entries or stream.size > self._max_bytes:
+        if len(stream.kept) > self._items or stream.size > self._max_bytes:
             self._trim(stream)
         if self._size > self._max_total_bytes:
             self._streams.move_to_end(project_id)
@@ -150,13 +150,13 @@ class MemoryBackplane:
         """
         stream = self._streams.get(project_id)
         if stream is None:
-            stream = _Stream(project_id, self._floor, self._floor)
+            stream = self._stream(project_id)
         self._expire(stream, self._milliseconds())
         last_event_id = event_id_text(stream.last)
         if after is None:
             return History((), True, last_event_id)
         position = parse_event_id(after)
-        updates = None if position is None else stream.after(position)
+        updates = None if position is None else stream.after(event_id_text(position))
         if updates is None:
             return History((), False, last_event_id)
         return History(updates, True, last_event_id)
@@ -164,18 +164,22 @@ class MemoryBackplane:
     def _milliseconds(self) -> int:
         return max(0, int(self._wall() * 1000))
 
+    def _stream(self, project_id: str) -> _Stream:
+        """The history of a project of which nothing is kept."""
+        return _Stream(project_id, event_id_text(self._floor), self._floor)
+
     def _begin(self, project_id: str) -> _Stream:
-        stream = self._streams[project_id] = _Stream(project_id, self._floor, self._floor)
+        stream = self._streams[project_id] = self._stream(project_id)
         if len(self._streams) > self._max_projects:
             self._forget_oldest()
         return stream
 
     def _trim(self, stream: _Stream) -> None:
-        while len(stream.kept) > self._entries or stream.size > self._max_bytes:
+        while len(stream.kept) > self._items or stream.size > self._max_bytes:
             self._size -= stream.drop_oldest()
 
     def _expire(self, stream: _Stream, now: int) -> None:
-        while stream.kept and stream.kept[0][0] < now - self._max_age:
+        while stream.kept and stream.oldest() < now - self._max_age:
             self._size -= stream.drop_oldest()
 
     def _tidy(self, stream: _Stream, now: int) -> None:

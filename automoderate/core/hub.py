@@ -114,9 +114,13 @@ class Limits:
         return max(1, self.max_events_per_minute // 4)
 
 
-@frozen
+@define
 class Update:
-    """One event of one project, encoded once for everybody who is to get it."""
+    """One event of one project, encoded once for everybody who is to get it.
+
+    Nobody changes one. What is made for every update is not frozen for that, as it would take three times as long to
+    make.
+    """
 
     project_id: str
     event: str
@@ -260,7 +264,7 @@ class Failed:
     ticket: int
 
 
-@frozen
+@define
 class Published:
     """An update arrived from the backplane."""
 
@@ -403,7 +407,7 @@ class Leave:
     room: str
 
 
-@frozen
+@define
 class Broadcast:
     """Send an update to everyone who entered the room."""
 
@@ -574,11 +578,9 @@ class Hub:
 
     def handle(self, item: Input, now: float) -> list[Effect]:
         """Take one input; return what is to be done about it, in order."""
-        effects: list[Effect] = []
         if self._deadlines and self._deadlines[0][0] <= now:
-            effects.extend(self._expire(now))
-        effects.extend(_INPUTS[type(item)](self, item, now))
-        return effects
+            return [*self._expire(now), *_INPUTS[type(item)](self, item, now)]
+        return list(_INPUTS[type(item)](self, item, now))
 
     def next_deadline(self) -> float | None:
         """When the hub next wants a ``Tick``, on the clock of ``now``; None: never."""

@@ -160,7 +160,7 @@ class EngineServer:
 
     def has_outputs(self) -> bool:
         """Whether ``outputs`` may have something."""
-        return bool(self._dirty or self._outbox)
+        return bool(self._dirty or self._outbox.items)
 
     def outputs(self) -> list[Output]:
         """What is to be done, in order. Packets for polling clients are bundled here, into one answer each."""

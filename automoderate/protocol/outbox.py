@@ -25,14 +25,12 @@ class Outbox:
     write: one system call instead of several.
     """
 
-    __slots__ = ("_items", "_open")
+    __slots__ = ("_open", "items")
 
     def __init__(self) -> None:
-        self._items: list[_Pending | Close | Abort] = []
+        self.items: list[_Pending | Close | Abort] = []
+        """What has been queued; for ``drain``, and to see whether there is anything."""
         self._open: dict[Connection, _Pending] = {}
-
-    def __len__(self) -> int:
-        return len(self._items)
 
     def write(self, connection: Connection, data: bytes) -> None:
         """Queue bytes for a connection; empty data is nothing."""
@@ -41,21 +39,21 @@ class Outbox:
         pending = self._open.get(connection)
         if pending is None:
             pending = self._open[connection] = _Pending(connection)
-            self._items.append(pending)
+            self.items.append(pending)
         pending.chunks.append(data)
 
     def close(self, connection: Connection) -> None:
         """Queue the end of a connection, after everything written to it so far."""
         self._open.pop(connection, None)
-        self._items.append(Close(connection))
+        self.items.append(Close(connection))
 
     def abort(self, connection: Connection) -> None:
         """Queue the immediate end of a connection."""
         self._open.pop(connection, None)
-        self._items.append(Abort(connection))
+        self.items.append(Abort(connection))
 
     def drain(self) -> list[Output]:
         """Everything queued since the last drain, in order."""
-        items, self._items = self._items, []
+        items, self.items = self.items, []
         self._open.clear()
         return [Write(item.connection, b"".join(item.chunks)) if isinstance(item, _Pending) else item for item in items]

@@ -31,6 +31,7 @@ Writes = list[tuple[Sequence[Connection], bytes]]
 _NO_FRAMES: list[bytes] = []
 _NO_COUNTS: dict[str, int] = {}
 _NOBODY: dict[str, Connection] = {}
+_NOTHING: Writes = []
 
 
 @define(eq=False)
@@ -48,14 +49,6 @@ class _Room:
     """and who has not been sent it yet."""
     waiting: bool = False
     """It stands in the line for a turn."""
-
-    def put(self, frame: bytes) -> None:
-        """Queue a frame for everyone who is a member now."""
-        if self.queue:
-            self.queue.append(frame)
-        else:
-            self.queue = [frame]
-        self.queued += len(frame)
 
     def skip(self, sid: str) -> None:
         """The member is not to be sent what is in the queue now."""
@@ -75,19 +68,23 @@ class _Room:
         """Add at most ``allowance`` writes, and those for members ahead of the others; returns how many."""
         if not self.left and not self.queue:
             return 0  # everybody who was left has been given it on other occasions
-        if not self.left and not self.ahead and len(self.members) <= allowance:
-            writes.append((list(self.members.values()), self._next()))
-            return len(self.members)
         taken = 0 if self.left else self._begin(writes)
         count = min(len(self.left), max(0, allowance - taken))
         if count:
             writes.append(([self.left.popitem()[1] for _ in range(count)], self.data))
         return taken + count
 
-    def _next(self) -> bytes:
+    def take_all(self) -> Writes:
+        """Everything that is to be written to anybody."""
+        writes: Writes = []
+        while self.left or self.queue:
+            self.take(len(self.members), writes)
+        return writes
+
+    def next(self) -> bytes:
         """Everything in the queue, as one piece."""
         queue, self.queue, self.queued = self.queue, _NO_FRAMES, 0
-        return queue[0] if len(queue) == 1 else b"".join(queue)
+        return b"".join(queue)
 
     def _begin(self, writes: Writes) -> int:
         """Start sending everything in the queue; who needs only the end of it is sent that at once."""
@@ -97,7 +94,7 @@ class _Room:
             connection = self.left.pop(sid)
             if count < len(self.queue):
                 writes.append(((connection,), b"".join(self.queue[count:])))
-        self.data = self._next()
+        self.data = self.next()
         return len(ahead)
 
 
@@ -140,16 +137,16 @@ class Rooms:
         because more than ``MAX_QUEUED`` would wait."""
         room = self._rooms.get(name)
         if room is None:
-            return 0, []
-        room.put(frame)
+            return 0, _NOTHING
+        if room.queue:
+            room.queue.append(frame)
+        else:
+            room.queue = [frame]
+        room.queued += len(frame)
         if not room.waiting:
             room.waiting = True
             self._line.append(room)
-        overflow: Writes = []
-        if room.queued > MAX_QUEUED:
-            while room.left or room.queue:
-                room.take(len(room.members), overflow)
-        return len(room.members), overflow
+        return len(room.members), room.take_all() if room.queued > MAX_QUEUED else _NOTHING
 
     def flush(self, names: Iterable[str], sid: str) -> Writes:
         """What a client has not been sent yet in these rooms; it counts as sent."""
@@ -168,6 +165,13 @@ class Rooms:
         writes: Writes = []
         while self._line and allowance > 0:
             room = self._line.popleft()
+            members = room.members
+            if room.queue and not room.left and not room.ahead and len(members) <= allowance:
+                # The same as below, quicker: what nearly every update of a small room comes to.
+                writes.append((list(members.values()), room.next()))
+                allowance -= len(members)
+                room.waiting = False
+                continue
             allowance -= room.take(allowance, writes)
             if room.left or room.queue:
                 self._line.append(room)

@@ -155,6 +155,8 @@ class SocketServer:
     ) -> None:
         self.config = config
         self._engine = EngineServer(config, new_id=new_id, credential=credential)
+        self.has_outputs = self._engine.has_outputs
+        """Whether ``outputs`` may have something. Bound here, as every update of every room asks."""
         self._new_id = new_id
         self._peers: dict[Session, _Peer] = {}
         self._timers: Timers[Session] = Timers()
@@ -206,10 +208,6 @@ class SocketServer:
     def next_deadline(self) -> float | None:
         """When to call ``tick`` at the latest."""
         return earliest(self._engine.next_deadline(), self._timers.next())
-
-    def has_outputs(self) -> bool:
-        """Whether ``outputs`` may have something."""
-        return self._engine.has_outputs()
 
     def outputs(self) -> list[Output]:
         """What is to be done, in order."""

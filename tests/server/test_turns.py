@@ -108,6 +108,16 @@ def test_an_answer_comes_after_what_was_published_before_it(
     assert [seen(client) for client in members] == [["joined_project", 1, *answer]] * MEMBERS
 
 
+def test_an_answer_comes_before_what_is_published_after_it(simulation: Simulation, members: list[Client]) -> None:
+    members[0].emit("join_project", {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulation, "_flush", lambda: None)  # both happen before the adapter gets to write
+        before_the_next_turn(simulation)
+        publish(simulation, 1)
+    simulation.run()
+    assert seen(members[0]) == ["joined_project", "error", 1]
+
+
 def test_who_enters_another_room_misses_nothing_of_the_one_it_is_in(
     simulation: Simulation, members: list[Client]
 ) -> None:
