@@ -13,12 +13,12 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attrs import define
 
 from automoderate.adapters import Handle
-from automoderate.server import Server
 from automoderate.settings import Settings
 from benchmarks.under_test import Config, Publish, Updates, ready, serve_commands
 
@@ -62,24 +62,34 @@ class Publisher:
         finished = threading.Event()
 
         def step(now: float) -> None:
-            if not _has_more_to_do(server, now):
-                size = next(batches, 0)
-                for _ in range(size):
-                    project_id, data = self.updates.next(command.rooms)
-                    server.publish(project_id, EVENT, server.encode(data), now)
-                if not size:
-                    finished.set()
-                    return
-            self.handle.submit(step)
+            size = next(batches, 0)
+            for _ in range(size):
+                project_id, data = self.updates.next(command.rooms)
+                server.publish(project_id, EVENT, server.encode(data), now)
+            if size:
+                self._when_written(now, lambda: self.handle.submit(step))
+            else:
+                finished.set()
 
         self.handle.submit(step)
         finished.wait()
 
+    def _when_written(self, now: float, then: Callable[[], object]) -> None:
+        """Call ``then`` once nobody waits for a slice of what was published at ``now``.
 
-def _has_more_to_do(server: Server, now: float) -> bool:
-    """Whether members still wait for their slice of a broadcast: the server then wants to be called at once."""
-    deadline = server.next_deadline()
-    return deadline is not None and deadline <= now
+        An adapter asks for the next deadline after everything that it does, and as long as somebody waits the server
+        wants to be called at once. To go and look in every turn would cost more than many a turn.
+        """
+        server = self.assembly.server
+
+        def next_deadline() -> float | None:
+            deadline = type(server).next_deadline(server)
+            if deadline is None or deadline > now:
+                del server.next_deadline
+                then()
+            return deadline
+
+        server.next_deadline = next_deadline  # type: ignore[method-assign]
 
 
 def main() -> None:

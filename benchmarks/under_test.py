@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,13 +50,17 @@ class Publish:
 
 @define
 class Updates:
-    """Makes one update after the other, to each room in turn."""
+    """Makes one update after the other, to each room in turn: quickly, as servers are charged for it."""
 
     config: Config
     with_event_id: bool = True
     """Whether to add an ``event_id``; where the server itself does, the updates are as long without."""
-    _seq: Counter[int] = field(factory=Counter)
+    _seq: list[int] = field(init=False)
+    """Of each room's next update."""
     _room: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self._seq = [0] * len(self.config.projects)
 
     def begin(self) -> None:
         """The next update goes to room 0, as with every command."""
@@ -65,12 +68,16 @@ class Updates:
 
     def next(self, rooms: int) -> tuple[str, dict[str, Any]]:
         """The next update's project and data, stamped with the present time."""
-        room, self._room = self._room, (self._room + 1) % rooms
+        room = self._room
+        self._room = room + 1 if room + 1 < rooms else 0
         seq = self._seq[room]
         self._seq[room] = seq + 1
         project_id = self.config.projects[room]
-        meta_data = {**self.config.template["meta_data"], "seq": seq, "sent": time.monotonic_ns()}
-        data = {**self.config.template, "project_id": project_id, "meta_data": meta_data}
+        data = self.config.template.copy()
+        data["project_id"] = project_id
+        data["meta_data"] = meta_data = data["meta_data"].copy()
+        meta_data["seq"] = seq
+        meta_data["sent"] = time.monotonic_ns()
         if self.with_event_id:
             data["event_id"] = f"{time.time_ns() // 1_000_000}-{seq % 10}"
         return project_id, data
