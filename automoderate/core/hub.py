@@ -114,7 +114,7 @@ class Limits:
         return max(1, self.max_events_per_minute // 4)
 
 
-@define
+@define(unsafe_hash=True)
 class Update:
     """One event of one project, encoded once for everybody who is to get it.
 
@@ -264,7 +264,7 @@ class Failed:
     ticket: int
 
 
-@define
+@define(unsafe_hash=True)
 class Published:
     """An update arrived from the backplane."""
 
@@ -407,7 +407,7 @@ class Leave:
     room: str
 
 
-@define
+@define(unsafe_hash=True)
 class Broadcast:
     """Send an update to everyone who entered the room."""
 

@@ -108,9 +108,19 @@ def test_the_members_of_a_room_are_spread_over_the_nodes(world: World) -> None:
 
 
 def connections(port: int) -> int:
-    """How many established connections a loopback server has, as the kernel says."""
+    """How many established connections a loopback server has, as the kernel says twice in a row.
+
+    While connections of others come and go, a reading of that file may have some of ours twice, or not at all.
+    """
+    peers, before = established(port), None
+    while peers != before:
+        peers, before = established(port), peers
+    return len(peers)
+
+
+def established(port: int) -> set[str]:
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(1 for _, local, _, state, *_ in lines if local == f"0100007F:{port:04X}" and state == "01")
+    return {peer for _, local, peer, state, *_ in lines if local == f"0100007F:{port:04X}" and state == "01"}
 
 
 # What is missing or wrong --------------------------------------------------------------------------------------
