@@ -79,6 +79,7 @@ class _Room:
         writes: Writes = []
         while self.left or self.queue:
             self.take(len(self.members), writes)
+        self.data = b""
         return writes
 
     def next(self) -> bytes:
@@ -177,4 +178,5 @@ class Rooms:
                 self._line.append(room)
             else:
                 room.waiting = False
+                room.data = b""
         return writes, allowance

@@ -420,9 +420,8 @@ def test_nothing_of_a_lost_connection_is_kept_until_the_next_one_comes(start: St
     for client in clients:
         client.send(b"echo in\n")
         assert client.line() == b"in"
-    for ended, which in enumerate(
-        (2, 0, 1), start=1
-    ):  # the last to go is neither the last that came nor the last heard
+    last_came_first_gone = (2, 0, 1)
+    for ended, which in enumerate(last_came_first_gone, start=1):
         clients[which].sock.close()
         driver.wait_for(lambda ended=ended: len(driver.lost) == ended)  # type: ignore[misc]
     driver.lost.clear()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from typing import cast
+
+import pytest
 
 from automoderate.protocol.http import Connection
 from automoderate.protocol.rooms import MAX_QUEUED, Rooms, Writes
@@ -195,6 +198,25 @@ def test_a_room_with_too_much_waiting_is_served_at_once() -> None:
     assert wire.sent == dict.fromkeys("abc", b"1" + b"x" * MAX_QUEUED + b"2")
     wire.finish()
     assert wire.writes == 6
+
+
+@pytest.mark.parametrize("allowance", [1, 2, 100])
+@pytest.mark.parametrize("size", [1000, MAX_QUEUED], ids=["small", "overflow"])
+def test_what_everybody_has_been_sent_is_not_kept(size: int, allowance: int) -> None:
+    rooms = Rooms()
+    members = [cast(Connection, object()) for _ in range(3)]
+    for sid, member in zip("abc", members, strict=True):
+        rooms.enter("r", sid, member)
+    rooms.broadcast("r", bytes(size))
+    _, writes = rooms.broadcast("r", bytes(size))
+    rooms.broadcast("r", bytes(10))
+    while rooms.busy:
+        writes = [*writes, *rooms.take(allowance)[0]]
+    sent = {id(data): data for _, data in writes}
+    del writes
+    while sent:
+        _, data = sent.popitem()
+        assert sys.getrefcount(data) == 2, "this variable and the argument"
 
 
 def test_whatever_happens_each_session_sees_what_it_would_see_if_broadcasts_took_no_time() -> None:
