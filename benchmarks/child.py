@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import tempfile
 import time
@@ -80,10 +81,19 @@ class Child:
         with open(f"/proc/{self.pid}/statm") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
+    def rest(self) -> None:
+        """Stop it where it is, until ``wake``."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Let it go on; harmless where it does already, or has ended."""
+        self._process.send_signal(signal.SIGCONT)
+
     def close(self) -> None:
         """End it by ending its input; killed when it does not."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self.wake()
         self._process.stdin.close()
         try:
             self._process.wait(LEAVING)

@@ -17,9 +17,9 @@ from benchmarks import native, table
 from benchmarks.fanout import main
 from benchmarks.progress import Progress
 from benchmarks.results import Results, Sample
-from benchmarks.run import Cores, Run
+from benchmarks.run import Cores, Run, Site
 from benchmarks.scenarios import KINDS, Scenario, Sizes, chosen, fitted
-from benchmarks.servers import ADAPTERS, FLOOR
+from benchmarks.servers import ADAPTERS, FLOOR, Server
 from benchmarks.world import World
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +138,31 @@ def test_what_failed_is_in_the_table_and_no_figure() -> None:
     lines = table.render(results).splitlines()
     assert lines[2].endswith("failed: update 2 came again")
     assert lines[-1] == "trio is left out"
+
+
+def test_while_one_server_is_measured_the_others_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = Scenario("fanout-1x2", "throughput", 2)
+    results = Results(ADAPTERS[:3], [scenario])
+    world = World.make(tmp_path, [scenario.layout])
+    run = Run(results, world, Cores(None, None), 2, 0.01, 0.01, time.monotonic() + 300, Progress(9))
+    stopped: list[list[bool]] = []
+    measure = Site.measure
+
+    def look(site: Site, *given: Any) -> Any:
+        figures = measure(site, *given)
+        stopped.append([state(other.server) == "T" for other in run._sites.values()])
+        return figures
+
+    monkeypatch.setattr(Site, "measure", look)
+    run.run()
+    assert stopped == [[other != turn for other in range(3)] for turn in range(3)] * 2
+    assert all("error" not in sample.figures for sample in results.samples)
+
+
+def state(server: object) -> str:
+    """The letter that stands for what the kernel lets a process do; T for nothing."""
+    assert isinstance(server, Server)
+    return Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_when_time_is_up_nothing_is_begun_and_a_note_says_so(tmp_path: Path) -> None:
