@@ -113,8 +113,8 @@ def run(settings: Settings) -> None:
 def _rare_collections() -> Iterator[None]:
     """Have Python look for garbage in cycles less often while serving.
 
-    By default every few hundred updates that are kept as history begin a collection, and now and then one that looks
-    at all objects of all connections, which stops everybody. What was imported so far is never looked at again.
+    By default every few hundred new objects begin a collection, and now and then one that looks at all objects of all
+    connections, which stops everybody. What was imported so far is never looked at again.
     """
     before = gc.get_threshold()
     gc.collect()

@@ -32,9 +32,12 @@ class Child:
         """It has the ``inherited`` open files too, by the same numbers."""
         self.argv = argv
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
+        # In a group of its own: when a shell leaves, the kernel hangs up on its groups that have stopped processes. For
+        # the same reason a stopped child does not outlive us, however we end.
         self._process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0, pass_fds=inherited
-        )
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0, pass_fds=inherited,
+            process_group=0,
+        )  # fmt: skip
         if core is not None:
             os.sched_setaffinity(self._process.pid, {core})  # before it has threads, which inherit it
         self._heard = bytearray()

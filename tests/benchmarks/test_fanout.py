@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -162,7 +163,31 @@ def test_while_one_server_is_measured_the_others_are_stopped(tmp_path: Path, mon
 def state(server: object) -> str:
     """The letter that stands for what the kernel lets a process do; T for nothing."""
     assert isinstance(server, Server)
-    return Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return state_of(server.pid)
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_what_was_stopped_does_not_outlive_a_harness_that_is_killed() -> None:
+    code = (
+        "import sys; from benchmarks.child import Child; "
+        "child = Child([sys.executable, '-c', 'import time; time.sleep(600)'], None); "
+        "child.rest(); print(child.pid, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+    ) as harness:
+        assert harness.stdout is not None
+        child = int(harness.stdout.readline())
+        assert state_of(child) == "T"
+        harness.kill()
+    deadline = time.monotonic() + 60
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # nothing is left of it
+        while state_of(child) not in "ZX":
+            assert time.monotonic() < deadline, "it is still there"
+            time.sleep(0.01)
 
 
 def test_when_time_is_up_nothing_is_begun_and_a_note_says_so(tmp_path: Path) -> None:
