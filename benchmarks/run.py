@@ -27,6 +27,8 @@ FIRST = 0.1  # of the sessions: they pay for what a server makes once, as thread
 PING_MS, JOIN_MS = 2.0, 20.0  # between two questions of the probe
 LONGEST = 120.0  # seconds a run may take
 ANSWER = 30.0  # seconds in which a server has to say that it has published, when everything has arrived
+SETTLING = 10.0  # seconds, at most, for what a server has left to do before it is stopped
+GLANCE, IDLE = 0.05, 0.1  # it has nothing left when it has used less than this share of a core for so many seconds
 
 
 @frozen
@@ -80,7 +82,18 @@ class Site:
         gone by its Redis; nodes stay awake.
         """
         if isinstance(self.server, Server):
+            self._settle(self.server)
             self.server.rest()
+
+    @staticmethod
+    def _settle(server: Server) -> None:
+        """Give a server time to do what is left: a question over which it was stopped would time out when it goes on."""
+        deadline, before = time.monotonic() + SETTLING, server.cpu()
+        while time.monotonic() < deadline:
+            time.sleep(GLANCE)
+            used, before = server.cpu() - before, server.cpu()
+            if used < IDLE * GLANCE:
+                return
 
     def wake(self) -> None:
         """It is the server's turn."""
