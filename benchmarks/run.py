@@ -87,7 +87,7 @@ class Site:
 
     @staticmethod
     def _settle(server: Server) -> None:
-        """Give a server time to do what is left: a question over which it was stopped would time out when it goes on."""
+        """Give a server time to do what is left: a question over which it was stopped would time out later."""
         deadline, before = time.monotonic() + SETTLING, server.cpu()
         while time.monotonic() < deadline:
             time.sleep(GLANCE)
