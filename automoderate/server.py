@@ -444,8 +444,7 @@ class Server:
         update = effect.update
         packet = event_packet(update.event, update.text)
         frame = text_frame(packet)
-        if self._wire.has_outputs():
-            self._drain_wire()  # what was sent before the broadcast must not count as sent after it
+        self._drain_wire()  # what was sent before the broadcast must not count as sent after it
         deliveries, overflow = self._rooms.broadcast(effect.room, frame)
         if overflow:
             self._fan_out(overflow)

@@ -109,7 +109,7 @@ class MemoryBackplane:
 
     def publish(self, project_id: str, event: str, text: str) -> Update:
         """Number and keep one event of a project, whose data ``text`` is, then call the listener with it."""
-        now = int(self._wall() * 1000)
+        now = self._milliseconds()
         stream = self._streams.get(project_id) or self._begin(project_id)
         milliseconds, sequence = stream.last
         if now > milliseconds:

@@ -578,9 +578,8 @@ class Hub:
 
     def handle(self, item: Input, now: float) -> list[Effect]:
         """Take one input; return what is to be done about it, in order."""
-        if self._deadlines and self._deadlines[0][0] <= now:
-            return [*self._expire(now), *_INPUTS[type(item)](self, item, now)]
-        return list(_INPUTS[type(item)](self, item, now))
+        expired = self._expire(now) if self._deadlines and self._deadlines[0][0] <= now else ()
+        return [*expired, *_INPUTS[type(item)](self, item, now)]
 
     def next_deadline(self) -> float | None:
         """When the hub next wants a ``Tick``, on the clock of ``now``; None: never."""

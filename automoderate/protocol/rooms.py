@@ -59,6 +59,8 @@ class _Room:
     def missing(self, sid: str) -> bytes:
         """What the member has not been sent; from here on it has."""
         missing = self.data if self.left.pop(sid, None) is not None else b""
+        if not self.left:
+            self.data = b""
         if self.queue:
             missing += b"".join(self.queue[self.ahead.get(sid, 0) :])
             self.skip(sid)
@@ -72,6 +74,8 @@ class _Room:
         count = min(len(self.left), max(0, allowance - taken))
         if count:
             writes.append(([self.left.popitem()[1] for _ in range(count)], self.data))
+        if not self.left:
+            self.data = b""
         return taken + count
 
     def take_all(self) -> Writes:
@@ -79,7 +83,6 @@ class _Room:
         writes: Writes = []
         while self.left or self.queue:
             self.take(len(self.members), writes)
-        self.data = b""
         return writes
 
     def next(self) -> bytes:
@@ -178,5 +181,4 @@ class Rooms:
                 self._line.append(room)
             else:
                 room.waiting = False
-                room.data = b""
         return writes, allowance

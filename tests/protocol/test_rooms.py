@@ -219,6 +219,21 @@ def test_what_everybody_has_been_sent_is_not_kept(size: int, allowance: int) -> 
         assert sys.getrefcount(data) == 2, "this variable and the argument"
 
 
+def test_what_the_last_ones_were_given_out_of_turn_is_not_kept_either() -> None:
+    rooms = Rooms()
+    for sid in "ab":
+        rooms.enter("r", sid, cast(Connection, object()))
+    rooms.broadcast("r", bytes(1000))
+    ((_, data),), _ = rooms.take(1)
+    for sid in "ab":
+        rooms.flush(["r"], sid)
+    rooms.broadcast("r", bytes(10))
+    rooms.take(2)
+    assert not rooms.busy
+    count = sys.getrefcount(data)
+    assert count == 2, "this variable and the argument"
+
+
 def test_whatever_happens_each_session_sees_what_it_would_see_if_broadcasts_took_no_time() -> None:
     seed = int(os.environ.get("SEED", random.randrange(2**32)))
     print(f"SEED={seed}")
