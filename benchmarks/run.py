@@ -91,9 +91,10 @@ class Site:
         deadline, before = time.monotonic() + SETTLING, server.cpu()
         while time.monotonic() < deadline:
             time.sleep(GLANCE)
-            used, before = server.cpu() - before, server.cpu()
-            if used < IDLE * GLANCE:
+            after = server.cpu()
+            if after - before < IDLE * GLANCE:
                 return
+            before = after
 
     def wake(self) -> None:
         """It is the server's turn."""

@@ -13,6 +13,7 @@ import argparse
 import logging
 import secrets
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,15 +36,15 @@ GREETING_DELAY = 0.01
 two may not arrive together."""
 
 
-class Echo:
+class Echo(ABC):
     """The part both servers share: hand every input to the protocol, then react to the events it produced."""
 
     def __init__(self, protocol: EngineServer | SocketServer) -> None:
         self.protocol = protocol
 
+    @abstractmethod
     def react(self, now: float) -> None:
         """Handle the events of the last input; the applications below differ in nothing else."""
-        raise NotImplementedError
 
     def connect(self, transport: Transport, peer: Peer, now: float) -> Connection:
         return self.protocol.connect(transport, peer, now)
@@ -72,7 +73,7 @@ class Echo:
         self.protocol.respond_end(connection, now)
         self.react(now)
 
-    def job_done(self, ticket: int, result: object | BaseException, now: float) -> None:
+    def job_done(self, ticket: int, result: object | BaseException, now: float) -> None:  # noqa: B027 - none is started
         """Nothing here takes long enough to need a worker thread."""
 
     def tick(self, now: float) -> None:
