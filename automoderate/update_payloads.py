@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import json
 import math
+import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
 from typing import Any
 
-EVENTS = ("moderation_update", "content_received", "stats_update", "rule_update")
-"""The events that may be published."""
-
-STATUSES = ("approved", "rejected", "flagged", "pending")
-"""What ``status`` may be in ``moderation_update`` and ``content_received``."""
+from automoderate.core.updates import EVENTS, STATUSES, checked
 
 PREVIEW_LENGTH = 100
 """Characters of a content that travel with an update."""
 
-_ABOUT_CONTENT = ("moderation_update", "content_received")
 _DEEPEST = 32
 
 
@@ -54,8 +50,18 @@ def moderation_update(
     )
 
 
+def trial_update(project_id: str, status: str, by: str) -> dict[str, Any]:
+    """The data of a ``moderation_update`` that says that it is a test, and by whom."""
+    content = {
+        "id": f"test-{uuid.uuid4()}", "project_id": project_id, "content_type": "text",
+        "content_data": f"Test update by {by}: nothing was moderated", "meta_data": {"test": True},
+    }  # fmt: skip
+    _, data = moderation_update(content, status, [{"moderator_type": "manual"}], 0.0)
+    return data
+
+
 def content_received(content: object) -> tuple[str, dict[str, Any]]:
-    """The project and the data of ``content_received``: the same shape, before anybody has decided.
+    """The project and the data of ``content_received``: the same shape, before a decision.
 
     Raises ValueError where the content names no project.
     """
@@ -93,29 +99,19 @@ def preview(content: object) -> str:
 def validate(project_id: str, event: object, data: object) -> dict[str, Any]:
     """A copy of ``data`` ready to be published to a project. Unknown keys are kept.
 
-    Raises ValueError, with a message for whoever sent it: an event that may not be published, data that is no
+    Raises ValueError, with a message for the sender: an event that may not be published, data that is no
     object or cannot travel as JSON, a ``status`` that is none of the four, or another project's ``project_id``.
     """
-    if event not in EVENTS:
-        raise ValueError(f"event must be one of {', '.join(EVENTS)}")
-    if not isinstance(data, Mapping):
-        raise ValueError("data must be an object")  # noqa: TRY004 - one kind of error for the sender
+    shaped = checked(project_id, event, data)
     try:
         # Neither NaN nor half a surrogate pair survives the way into a browser.
-        json.dumps(data, allow_nan=False, ensure_ascii=False).encode()
+        json.dumps(shaped, allow_nan=False, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError("data holds a lone surrogate, which is not text") from None
     except RecursionError:
         raise ValueError("data is nested too deeply") from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"data is not JSON: {error}") from None
-    shaped = dict(data)
-    if event in _ABOUT_CONTENT:
-        if shaped.get("project_id") not in (None, project_id):
-            raise ValueError("project_id is another project's")
-        shaped["project_id"] = project_id
-        if "status" in shaped and shaped["status"] not in STATUSES:
-            raise ValueError(f"status must be one of {', '.join(STATUSES)}")
     return shaped
 
 

@@ -1,0 +1,1 @@
+"""The rules, without the wire: one state machine."""

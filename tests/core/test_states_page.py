@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+from kits import ROOT
 
 
 def test_the_picture_of_the_states_is_up_to_date() -> None:
