@@ -1,7 +1,8 @@
 """Engine.IO 4 and Socket.IO 5 on the server side, without I/O: bytes in, events and bytes out."""
 
 from automoderate.protocol.config import Config
-from automoderate.protocol.engineio import EngineServer
+from automoderate.protocol.driver import Driver, Layer
+from automoderate.protocol.engineio import EngineIOServer
 from automoderate.protocol.events import (
     AckReceived,
     AppBody,
@@ -10,40 +11,50 @@ from automoderate.protocol.events import (
     AppRequestEnd,
     ClientConnecting,
     ClientDisconnected,
-    CloseReason,
     CredentialChanged,
-    EngineEvent,
+    EngineIOEvent,
     EventReceived,
     MessageReceived,
-    Request,
     SessionClosed,
     SessionOpened,
     SessionUpgraded,
-    SocketEvent,
+    SocketIOEvent,
 )
-from automoderate.protocol.http import Connection
+from automoderate.protocol.files import StaticFile
+from automoderate.protocol.model import (
+    Client,
+    CloseReason,
+    Connection,
+    Encoded,
+    Farewell,
+    Peer,
+    Request,
+    Session,
+    Transport,
+)
 from automoderate.protocol.outputs import (
     Abort,
     Close,
-    Driver,
     Fanout,
     Job,
     Output,
-    Peer,
+    PauseReading,
     RequestAborted,
     RequestBody,
     RequestFinished,
     RequestStarted,
-    Transport,
+    ResumeReading,
+    SendEof,
     Write,
 )
-from automoderate.protocol.session import Encoded, Session
-from automoderate.protocol.socketio import Client, SocketServer
+from automoderate.protocol.socketio import SocketIOServer
 
 __all__ = [
     "Abort", "AckReceived", "AppBody", "AppRequest", "AppRequestAborted", "AppRequestEnd", "Client",
     "ClientConnecting", "ClientDisconnected", "Close", "CloseReason", "Config", "Connection", "CredentialChanged",
-    "Driver", "Encoded", "EngineEvent", "EngineServer", "EventReceived", "Fanout", "Job", "MessageReceived", "Output",
-    "Peer", "Request", "RequestAborted", "RequestBody", "RequestFinished", "RequestStarted", "Session",
-    "SessionClosed", "SessionOpened", "SessionUpgraded", "SocketEvent", "SocketServer", "Transport", "Write",
+    "Driver", "Encoded", "EngineIOEvent", "EngineIOServer", "EventReceived", "Fanout", "Farewell", "Job", "Layer",
+    "MessageReceived", "Output", "PauseReading", "Peer", "Request", "RequestAborted", "RequestBody", "RequestFinished",
+    "RequestStarted", "ResumeReading", "SendEof", "Session", "SessionClosed", "SessionOpened", "SessionUpgraded",
+    "SocketIOEvent",
+    "SocketIOServer", "StaticFile", "Transport", "Write",
 ]  # fmt: skip

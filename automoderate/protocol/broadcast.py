@@ -1,7 +1,8 @@
-"""Encoding for the fan-out path: an event's JSON once, where it is published, and its packet by concatenation.
+"""Encoding for the fan-out path: an event's data becomes JSON where it is published, and a packet by concatenation.
 
-What comes out means the same as what python-socketio's encoder makes of it, which costs ten times as much: most of the
-cost of a broadcast to a small room. What the fast JSON encoder would not treat as that does goes to the slow one.
+The packet means the same as the one python-socketio's encoder would make. That encoder takes ten times as long, which
+would be most of the cost of a broadcast to a small room. A value that orjson treats otherwise than the standard library
+does is encoded by the standard library.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import orjson
 from socketio import packet
 
-from automoderate.protocol.payload import Kind
+from automoderate.protocol.engineio_payload import Kind
 
 __all__ = ["dump_json", "event_packet", "object_text"]
 
@@ -23,26 +24,26 @@ _HEADER = f"{int(Kind.MESSAGE)}{packet.EVENT}"
 
 
 def dump_json(value: Any, separators: tuple[str, str] = (",", ":")) -> str:
-    """JSON that JavaScript can read, without spaces.
+    """A value as JSON that JavaScript can read, without spaces.
 
-    Raises TypeError or ValueError for what it cannot say: NaN and infinities among them.
+    Raises TypeError or ValueError for a value that JSON has no words for, such as NaN or an infinity.
     """
     text = json.dumps(value, separators=separators, ensure_ascii=False, allow_nan=False)
     try:
         text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair, which a client may have sent as an escape
+    except UnicodeEncodeError:  # half a surrogate pair, which a client can send as an escape
         return json.dumps(value, separators=separators, allow_nan=False)
     return text
 
 
 def object_text(data: Mapping[str, Any]) -> str:
-    """``dump_json`` of an event's data, fast. Raises TypeError or ValueError as that does."""
+    """The same as ``dump_json`` of an event's data, faster. Raises TypeError or ValueError where that does."""
     try:
         text = orjson.dumps(data, option=_STRICT)
-    except TypeError:  # also what only the slow encoder knows how to say, such as integers of more than 64 bits
+    except TypeError:  # raised also for what only the slow encoder can encode, such as integers of more than 64 bits
         pass
     else:
-        # NaN is no JSON, and becomes null here.
+        # orjson turns NaN into null. The slow encoder tells it from None, and raises.
         if b"null" not in text:
             return text.decode()
     try:
@@ -57,5 +58,5 @@ def _opening(event: str) -> str:
 
 
 def event_packet(event: str, text: str) -> str:
-    """The Engine.IO packet of a Socket.IO event in the default namespace, whose one argument is the JSON ``text``."""
+    """The Engine.IO packet of a Socket.IO event in the default namespace; ``text`` is its one argument, as JSON."""
     return f"{_opening(event)}{text}]"

@@ -1,20 +1,30 @@
 """Engine.IO packets and polling payloads.
 
-Base64 and the packet types are python-engineio's. Its decoder is not used on what peers send: it reads every message
-that looks like JSON as JSON, so that ``4{"a": 1}`` would not come out as the text that was sent, refuses more than
-sixteen packets a payload, and skips what is not base64 in binary packets.
+Packet types, and the encoder of binary packets, are python-engineio's. Its decoder is not used on what clients send: it
+reads a message that looks like JSON as JSON, so that ``4{"a": 1}`` would not come out as the text that was sent, and it
+refuses more than sixteen packets in a payload.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import enum
+import re
 from collections.abc import Iterable
 
 from engineio import packet
 
 SEPARATOR = "\x1e"
+MAX_PACKETS = 1000
+"""Packets in one payload that a client sends: ten times the events that a session may send in a minute.
+
+The JavaScript client puts everything that waits into one payload, so that a page which emits a hundred events at once
+sends a hundred packets. python-engineio's servers take sixteen.
+"""
+_NO_BASE64 = re.compile("[^A-Za-z0-9+/_-]+")
+
+NOOP = b"6"
+"""The payload that says nothing."""
 
 
 class InvalidPacket(ValueError):
@@ -42,39 +52,55 @@ def encode(kind: Kind, data: str = "") -> str:
 
 
 def decode(raw: str | bytes) -> tuple[Kind, str | bytes]:
-    """Type and content of one packet; a binary message may come raw or, in text, as base64 after a ``b``.
+    """Type and content of a packet. A binary message comes raw or, in text, as base64 behind a ``b``.
 
     Raises InvalidPacket.
     """
     if isinstance(raw, bytes):
         return Kind.MESSAGE, raw
     if raw.startswith("b"):
-        try:
-            return Kind.MESSAGE, base64.b64decode(raw[1:].encode(), validate=True)
-        except binascii.Error as error:
-            raise InvalidPacket("no base64") from error
+        return Kind.MESSAGE, decode_base64(raw[1:])
     kind = _KINDS.get(raw[:1])
     if kind is None:
         raise InvalidPacket("unknown packet type")
     return kind, raw[1:]
 
 
+def decode_base64(text: str) -> bytes:
+    """The bytes that a client has written in base64, as Node.js reads it.
+
+    Either alphabet will do, padding may be missing, other characters such as line breaks are skipped, and whatever
+    follows padding is none of it.
+    """
+    digits = _NO_BASE64.sub("", text.partition("=")[0])
+    digits = digits[: len(digits) - (len(digits) % 4 == 1)]  # a single digit is not a whole byte
+    return base64.b64decode(digits + "=" * (-len(digits) % 4), altchars=b"-_")
+
+
+def encode_binary(data: bytes) -> str:
+    """The text packet of a binary message."""
+    return str(packet.Packet(packet.MESSAGE, data).encode(b64=True))
+
+
 def size_of(item: str | bytes) -> int:
-    """Bytes a packet takes in a polling payload."""
+    """The bytes that a packet takes in a polling payload."""
     if isinstance(item, bytes):
         return 1 + 4 * ((len(item) + 2) // 3)
     return len(item) if item.isascii() else len(item.encode())
 
 
 def join(items: Iterable[str | bytes]) -> bytes:
-    """A polling payload of text packets and raw binary messages."""
-    return SEPARATOR.join(
-        item if isinstance(item, str) else str(packet.Packet(packet.MESSAGE, item).encode(b64=True)) for item in items
-    ).encode()
+    """The polling payload of some packets, of which binary messages are raw."""
+    return SEPARATOR.join(item if isinstance(item, str) else encode_binary(item) for item in items).encode()
 
 
 def split(body: bytes) -> list[str]:
-    """The packets of a polling payload, not yet decoded. Raises InvalidPacket where it is no UTF-8."""
+    """The packets of a polling payload, not yet decoded.
+
+    Raises InvalidPacket where it is no UTF-8, or has more than ``MAX_PACKETS``.
+    """
+    if body.count(SEPARATOR.encode()) >= MAX_PACKETS:
+        raise InvalidPacket("too many packets")
     try:
         return body.decode().split(SEPARATOR)
     except UnicodeDecodeError as error:

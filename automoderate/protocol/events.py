@@ -1,92 +1,22 @@
 """What the protocol tells the layer above it: requests, sessions and Socket.IO packets, as frozen values.
 
-Engine.IO sessions and Socket.IO clients are identified by the objects handed out in these events; the layer above
-never parses a byte of the wire.
+The objects in these events identify connections, Engine.IO sessions and Socket.IO clients.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from attrs import field, frozen
+from attrs import frozen
 
-from automoderate.protocol.outputs import Peer
-
-if TYPE_CHECKING:
-    from automoderate.protocol.http import Connection
-    from automoderate.protocol.session import Session
-    from automoderate.protocol.socketio import Client
-
-
-@frozen
-class Request:
-    """One HTTP request head.
-
-    ``path`` is percent-decoded, ``target`` is as sent. ``client_address``, ``scheme`` and ``host`` are what a trusted
-    proxy reported (``X-Forwarded-For``, ``-Proto``, ``-Host``), else what the connection itself says.
-    """
-
-    method: str
-    target: str
-    path: str
-    query_string: str
-    headers: tuple[tuple[str, str], ...]
-    """Names in lower case, in order of arrival; values decoded as Latin-1."""
-    http_version: str
-    peer: Peer
-    client_address: str
-    scheme: str
-    host: str
-
-    query: dict[str, str] = field(factory=dict, eq=False)
-    """The query's parameters, the first of each name."""
-    _values: dict[str, str] = field(init=False, eq=False, repr=False)
-
-    @_values.default
-    def _join_values(self) -> dict[str, str]:
-        return joined(self.headers)
-
-    def header(self, name: str) -> str | None:
-        """The value of a header, several of one name joined with ", "; None where it is absent.
-
-        Cookies are joined with "; ": a proxy that speaks HTTP/2 to browsers may get and pass on one header for each.
-        """
-        return self._values.get(name)
-
-
-def joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The value of each header, as ``Request.header`` has it."""
-    values: dict[str, str] = {}
-    for name, value in headers:
-        if name in values:
-            values[name] += ("; " if name == "cookie" else ", ") + value
-        else:
-            values[name] = value
-    return values
-
-
-class CloseReason(enum.Enum):
-    """Why a session ended; the values are the reference server's words for it."""
-
-    TRANSPORT_CLOSE = "transport close"
-    TRANSPORT_ERROR = "transport error"
-    PING_TIMEOUT = "ping timeout"
-    PARSE_ERROR = "parse error"
-    CLIENT_DISCONNECT = "client namespace disconnect"
-    SERVER_DISCONNECT = "server namespace disconnect"
-    SERVER_CLOSE = "server shutting down"
-    CONNECT_TIMEOUT = "connect timeout"
-    OVERFLOW = "buffer overflow"
-
+from automoderate.protocol.model import Client, CloseReason, Connection, Request, Session
 
 # Engine.IO ----------------------------------------------------------------------------------------------------
 
 
 @frozen
 class SessionOpened:
-    """An Engine.IO handshake, ``request``, was answered."""
+    """A client opened an Engine.IO session with ``request``."""
 
     session: Session
     request: Request
@@ -94,14 +24,14 @@ class SessionOpened:
 
 @frozen
 class SessionUpgraded:
-    """The session moved from polling to WebSocket; ``session.connection`` is the WebSocket from now on."""
+    """The session moved from polling to WebSocket: ``session.connection`` is now the WebSocket."""
 
     session: Session
 
 
 @frozen
 class MessageReceived:
-    """One Engine.IO message (Engine.IO server only; a Socket.IO server consumes it)."""
+    """An Engine.IO message arrived. ``SocketIOServer`` reads it, and hands out what it means instead."""
 
     session: Session
     data: str | bytes
@@ -117,9 +47,10 @@ class SessionClosed:
 
 @frozen
 class CredentialChanged:
-    """A request carries a known sid but another credential than the one the session was opened with.
+    """A request names the session, but carries another credential than the session has.
 
-    The request waits until ``settle(connection, allowed, now)`` is called: True lets it go on, False answers 403.
+    The request waits for ``settle(connection, allowed, now)``: with True it goes on and its credential becomes the
+    session's, with False it is answered 403.
     """
 
     connection: Connection
@@ -132,7 +63,7 @@ class CredentialChanged:
 
 @frozen
 class ClientConnecting:
-    """A CONNECT packet: answer with ``accept`` or ``refuse``, at once or later."""
+    """A client asks to be let into a namespace: answer with ``accept`` or ``refuse``, at once or later."""
 
     client: Client
     auth: Any
@@ -140,7 +71,7 @@ class ClientConnecting:
 
 @frozen
 class EventReceived:
-    """An EVENT or BINARY_EVENT packet; ``ack_id`` is set where the client asked for an acknowledgement."""
+    """A client sent an event; ``ack_id`` is set where it asked for an acknowledgement."""
 
     client: Client
     event: str
@@ -150,7 +81,7 @@ class EventReceived:
 
 @frozen
 class AckReceived:
-    """The client's answer to an event that was sent with an ack id."""
+    """A client acknowledged an event that was sent with an ack id."""
 
     client: Client
     ack_id: int
@@ -159,7 +90,7 @@ class AckReceived:
 
 @frozen
 class ClientDisconnected:
-    """The client left the namespace, was disconnected from it, or its session closed."""
+    """A client left its namespace, was put out of it, or its session is over."""
 
     client: Client
     reason: CloseReason
@@ -170,7 +101,7 @@ class ClientDisconnected:
 
 @frozen
 class AppRequest:
-    """A request for another path than the protocol's; answer it with ``respond``/``respond_body``/``respond_end``."""
+    """A request for another path than the protocol's; answer it by ``respond``, ``respond_body``, ``respond_end``."""
 
     connection: Connection
     request: Request
@@ -198,12 +129,14 @@ class AppRequestAborted:
     connection: Connection
 
 
-EngineEvent = (
+EngineIOEvent = (
     SessionOpened | SessionUpgraded | MessageReceived | SessionClosed | CredentialChanged
     | AppRequest | AppBody | AppRequestEnd | AppRequestAborted
 )  # fmt: skip
-SocketEvent = (
+"""Everything that ``EngineIOServer`` reports."""
+SocketIOEvent = (
     SessionOpened | SessionUpgraded | SessionClosed | CredentialChanged
     | ClientConnecting | EventReceived | AckReceived | ClientDisconnected
     | AppRequest | AppBody | AppRequestEnd | AppRequestAborted
 )  # fmt: skip
+"""Everything that ``SocketIOServer`` reports."""

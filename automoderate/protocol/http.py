@@ -1,139 +1,110 @@
 """HTTP/1.1 on the server side: one ``Connection`` per TCP connection, requests out, answers in.
 
-``HttpServer`` wraps h11 and adds what h11 leaves to its user: timeouts, limits on what is buffered, clean error
-answers, and closing a connection so that the last answer still arrives. Order of use for one connection::
+``HttpServer`` has what a parser leaves to its user: timeouts, limits on what is buffered, error answers, and a way to
+close a connection so that the last answer still arrives. The order of calls for one connection::
 
     feed(bytes) -> next_event() until it returns None -> answer()/start(), data(), end() or switch()
 
-After an answer the next pipelined request may already be waiting; ``finished`` names the connections to look at.
+How requests are read stands in ``http_reading``. After an answer the next pipelined request may be waiting already;
+``finished`` names the connections to look at.
 """
 
 from __future__ import annotations
 
-import enum
 import http
 import logging
+import re
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlsplit
+from collections.abc import Sequence
+from functools import lru_cache
 
 import h11
-from attrs import define
 
+from automoderate.protocol.complaints import Complaints
 from automoderate.protocol.config import Config
-from automoderate.protocol.events import Request, joined
+from automoderate.protocol.http_heads import keeps_alive
+from automoderate.protocol.http_reading import (
+    Signal,
+    answering_parser,
+    blocked,
+    next_piece,
+    read_to_the_end,
+    skip_rest,
+    whole,
+)
+from automoderate.protocol.model import Connection, ConnectionState, HttpExchange, Peer, Request, Session, Transport
 from automoderate.protocol.outbox import Outbox
-from automoderate.protocol.outputs import Peer, Transport
-from automoderate.protocol.proxies import viewpoint
+from automoderate.protocol.proxies import counted
 from automoderate.protocol.timers import Timers
-
-if TYPE_CHECKING:
-    from automoderate.protocol.session import Session
-    from automoderate.protocol.websocket import WebSocket
+from automoderate.protocol.unfinished import Unfinished
 
 _LOGGER = logging.getLogger("automoderate.protocol.http")
 
-MAX_HEAD = 16 * 1024
-"""Bytes of a request head."""
+_QUOTED = re.compile(r":? (b['\"]|bytearray\().*", re.DOTALL)
+"""What h11 quotes of a message: it may be a cookie."""
+
 MAX_PIPELINED = 64 * 1024
 """Bytes a client may send ahead of an answer it is still waiting for."""
+MAX_PIPELINED_REQUESTS = 100
+"""Requests in a row for whose turn their client has not waited; the answer to the last of them ends the connection."""
 MIN_UPLOAD_RATE = 1024
 """Bytes a second that an upload must keep up once its grace (``Config.header_timeout``) is used up."""
 LINGER = 5.0
-"""Seconds a closing connection goes on reading, so that unread input does not reset it under the last answer."""
+"""Seconds that a closing connection is read from still: closing it with input unread would reset it, and its client
+might lose the last answer."""
 _HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 )
 
+_UNANSWERED = (h11.IDLE, h11.SEND_RESPONSE)
+"""States of h11 in which nothing of an answer has been sent."""
+
 Header = tuple[str, str]
 
 
-class Use(enum.Enum):
-    """What a connection is busy with."""
-
-    IDLE = "idle"
-    """Between requests, or reading a request head."""
-    READING = "reading"
-    """A protocol request whose body is being read."""
-    HELD = "held"
-    """A protocol request that waits for a decision about whose session it is."""
-    POLLING = "polling"
-    """A poll that waits for something to tell."""
-    APPLICATION = "application"
-    """An application request, until its answer is complete."""
-    WEBSOCKET = "websocket"
-    LINGERING = "lingering"
-    """The last answer is written; what still comes in is thrown away."""
-    GONE = "gone"
-
-
-class Signal(enum.Enum):
-    """Events of a request besides its head and the pieces of its body."""
-
-    END = "end"
-    """The body is complete."""
-    FAILED = "failed"
-    """The peer broke HTTP or a limit; the connection has been answered and is being closed."""
-
-
-@define(eq=False)
-class Connection:
-    """One TCP connection. Adapters use ``transport`` and ``write``; the rest belongs to the protocol."""
-
-    transport: Transport
-    peer: Peer | None
-    """The other end; forgotten with the last HTTP request, as thousands of WebSockets are idle."""
-    write: Callable[[bytes], int]
-    """``transport.write``, or what an adapter puts there while the kernel buffer is full."""
-    http: h11.Connection | None
-    use: Use = Use.IDLE
-    request: Request | None = None
-    """The request being served."""
-    session: Session | None = None
-    """The Engine.IO session this request or WebSocket belongs to."""
-    websocket: WebSocket | None = None
-    body: bytearray | None = None
-    bodiless: bool = False
-    """The answer under way has no body, whatever the application says."""
-    started: float | None = None
-    """When the current request began to arrive."""
-    received: int = 0
-    """Bytes of its body so far."""
-
-
 class HttpServer:
-    """All HTTP connections of a server."""
+    """All connections of a server, until they become WebSockets."""
 
-    def __init__(self, config: Config, outbox: Outbox) -> None:
+    def __init__(self, config: Config, outbox: Outbox, complaints: Complaints) -> None:
         self._config = config
+        self._complaints = complaints
         self._outbox = outbox
         self.timers: Timers[Connection] = Timers()
         self.connections: set[Connection] = set()
+        """Those that speak HTTP, and WebSockets that close: between the two a WebSocket belongs to its session."""
         self.finished: deque[Connection] = deque()
         """Connections on which the next request is already waiting."""
-        self.abandoned: deque[tuple[Connection, Use, Session | None]] = deque()
-        """Connections that were given up, with what they were busy with."""
+        self.abandoned: deque[tuple[Connection, ConnectionState, Session | None]] = deque()
+        """Connections that were given up, each with what it was busy with."""
+        self._silent: Unfinished[Connection] = Unfinished(config.max_pending, _say_too_many)
+        """Connections on which no request has come yet."""
         self.closing = False
         """Set while draining: every answer is the last one on its connection."""
 
     # Connections -------------------------------------------------------------------------------------------
 
     def connect(self, transport: Transport, peer: Peer, now: float) -> Connection:
-        connection = Connection(transport, peer, transport.write, h11.Connection(h11.SERVER, MAX_HEAD))
+        """Take a connection that was accepted; it has ``Config.header_timeout`` seconds for a request."""
+        connection = Connection(transport, peer, transport.write)
         self.connections.add(connection)
         self.timers.set(connection, now + self._config.header_timeout)
+        if counted(peer, self._config.trusted_proxies):
+            oldest = self._silent.add(connection, peer.address)
+            if oldest is not None:
+                self.close(oldest)
         return connection
 
     def lost(self, connection: Connection) -> None:
         """Forget a connection that is gone; idempotent."""
-        self._give_up(connection, Use.GONE)
+        if connection.peer is not None:
+            self._silent.discard(connection, connection.peer.address)
+        self._give_up(connection, ConnectionState.GONE)
         self.timers.cancel(connection)
         self.connections.discard(connection)
 
     def close(self, connection: Connection) -> None:
-        """Close after what has been written."""
-        if connection.use is not Use.GONE:
+        """Close once everything written has left; idempotent."""
+        if connection.state is not ConnectionState.GONE:
             self._outbox.close(connection)
             self.lost(connection)
 
@@ -143,81 +114,88 @@ class HttpServer:
         self.lost(connection)
 
     def linger(self, connection: Connection, now: float) -> None:
-        """Close once the peer has, or after ``LINGER`` seconds."""
-        self._give_up(connection, Use.LINGERING)
+        """Close once the peer has closed, or after ``LINGER`` seconds."""
+        self._give_up(connection, ConnectionState.LINGERING)
         self.timers.set(connection, now + LINGER)
 
     def write(self, connection: Connection, data: bytes) -> None:
+        """Queue bytes for a connection."""
         self._outbox.write(connection, data)
+
+    def send_eof(self, connection: Connection) -> None:
+        """Send no more to a connection, once everything written has left."""
+        self._outbox.send_eof(connection)
 
     # Requests ----------------------------------------------------------------------------------------------
 
     def feed(self, connection: Connection, data: bytes, now: float) -> None:
-        """Take bytes from the peer; ``b""`` is end of file. Call ``next_event`` afterwards."""
-        parser = connection.http
-        if parser is None:
+        """Take bytes from the peer. Call ``next_event`` afterwards."""
+        exchange = connection.http
+        if exchange is None:
             return
-        if connection.started is None and data:
-            connection.started = now
+        if exchange.started is None:
+            exchange.started = now
             self.timers.set(connection, now + self._config.header_timeout)
-        parser.receive_data(data)
-        limit = MAX_PIPELINED + (self._config.max_payload if connection.use is Use.HELD else 0)
-        if self._blocked(connection, parser) and len(parser.trailing_data[0]) > limit:
+        connection.unread += data
+        # While a decision is awaited, nothing is read from the connection.
+        held = connection.state is ConnectionState.HELD
+        if len(connection.unread) > MAX_PIPELINED and not held and blocked(exchange):
             self.abort(connection)
+
+    def feed_eof(self, connection: Connection) -> None:
+        """The peer will send no more than has been fed. Call ``next_event`` afterwards."""
+        assert connection.http is not None, "of a WebSocket nothing is read"
+        read_to_the_end(connection, connection.http)
 
     def next_event(self, connection: Connection, now: float) -> Request | bytes | Signal | None:
         """The next piece of the current request; None when there is none yet."""
-        parser = connection.http
-        if parser is None or connection.use is Use.HELD:
+        exchange = connection.http
+        if exchange is None or connection.state is ConnectionState.HELD:
             return None
         try:
-            event = parser.next_event()
+            event = next_piece(connection, exchange, self._config)
         except h11.RemoteProtocolError as error:
+            self._complain(connection, _why(error), now)
             self.reject(connection, error.error_status_hint, now)
             return Signal.FAILED
-        if isinstance(event, h11.Request):
-            assert connection.peer is not None, "a WebSocket reads no requests"
-            # h11 minds the limit only while the head is incomplete, which depends on how TCP cut it.
-            headers = list(event.headers)  # once, as h11 takes its time to hand them out
-            if len(event.target) + sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEAD:
-                self.reject(connection, 431, now)
-                return Signal.FAILED
-            if {b"content-length", b"transfer-encoding"} <= {name for name, _ in headers}:
-                # Whoever stands before us may have gone by the other one (RFC 9112, section 6.1).
-                self.reject(connection, 400, now)
-                return Signal.FAILED
-            connection.request = _request_of(event, headers, connection.peer, self._config)
-            connection.started, connection.received = now, 0
-            self.timers.set(connection, now + self._config.header_timeout)
-            return connection.request
-        if isinstance(event, h11.Data):
-            connection.received += len(event.data)
-            grace = self._config.header_timeout + connection.received / MIN_UPLOAD_RATE
-            self.timers.set(connection, (connection.started or now) + grace)
-            return bytes(event.data)
-        if isinstance(event, h11.EndOfMessage):
+        if isinstance(event, Request):
+            self._silent.discard(connection, event.peer.address)
+            connection.request = event
+            exchange.started = now
+            if exchange.left != 0:
+                self.timers.set(connection, now + self._config.header_timeout)
+        elif isinstance(event, bytes):
+            if exchange.left != 0:
+                grace = self._config.header_timeout + exchange.received / MIN_UPLOAD_RATE
+                self.timers.set(connection, (exchange.started or now) + grace)
+        elif event is Signal.END:
             self.timers.cancel(connection)
-            return Signal.END
-        if isinstance(event, h11.ConnectionClosed) and connection.use is not Use.APPLICATION:
-            # An application request may still be answered: its client has only closed its own direction.
-            self.close(connection)
-        return None
+        elif event is Signal.CLOSED:
+            if connection.state is not ConnectionState.APPLICATION:
+                # An application request may still be answered: its client has only closed its own direction.
+                self.close(connection)
+            return None
+        return event
+
+    def received(self, connection: Connection) -> int:
+        """Bytes of the current request's body so far."""
+        return 0 if connection.http is None else connection.http.received
 
     def restart_timer(self, connection: Connection, now: float) -> None:
         """Give the body of a request that was held back its full grace."""
-        connection.started = now
+        assert connection.http is not None, "it is read"
+        connection.http.started = now
         self.timers.set(connection, now + self._config.header_timeout)
 
     def proceed(self, connection: Connection) -> None:
-        """Tell a client that asked (``Expect: 100-continue``) to go on with its body."""
-        parser = connection.http
+        """Tell a client that asks first (``Expect: 100-continue``) to send its body."""
+        parser = None if connection.http is None else connection.http.parser
         if parser is not None and parser.they_are_waiting_for_100_continue:
             self._send(connection, parser, h11.InformationalResponse(status_code=100, headers=[]))
 
     def timed_out(self, connection: Connection, now: float) -> None:
-        """A deadline of this connection's has passed."""
-        parser = connection.http
-        if parser is not None and connection.started is not None:
+        """The connection's deadline has passed: answer a request that came too slowly, close an idle connection."""
+        if connection.http is not None and connection.http.started is not None:
             self.reject(connection, 408, now)
         else:
             self.close(connection)
@@ -233,90 +211,117 @@ class HttpServer:
         now: float,
         last: bool | None = None,
     ) -> None:
-        """Answer the current request in one go.
+        """Answer the current request in one go. The headers are ours, and are not checked.
 
-        ``last`` (None: while draining) ends the connection, and so does a request of which part is missing.
+        The connection ends with the answer where ``last`` is true (None: while draining), its client wants that, or
+        part of the request is missing.
         """
-        parser = connection.http
-        if parser is None:
+        exchange = connection.http
+        if exchange is None:
             return
-        fields = list(headers)
-        if status != 204:
-            fields.append(("Content-Length", str(len(body))))
-        if (self.closing if last is None else last) or self._incomplete(parser):
-            fields.append(("Connection", "close"))
-        reason = http.HTTPStatus(status).phrase
-        self._send(connection, parser, h11.Response(status_code=status, headers=_latin1(fields), reason=reason))
-        if connection.request is None or connection.request.method != "HEAD":
-            self._send(connection, parser, h11.Data(data=body))
-        self._send(connection, parser, h11.EndOfMessage())
-        self._complete(connection, parser, now)
+        request = connection.request
+        ends = (self.closing if last is None else last) or self._enough(connection, exchange, now)
+        complete = whole(exchange) if ends else skip_rest(connection, exchange)
+        ends = ends or not complete or (exchange.left is None and request is not None and not keeps_alive(request))
+        fields = [_status_line(status), *[f"{name}: {value}\r\n" for name, value in headers]]
+        if status not in (204, 304):
+            fields.append(f"Content-Length: {len(body)}\r\n")
+        fields.append("Connection: close\r\n\r\n" if ends else "\r\n")
+        content = body if request is None or request.method != "HEAD" else b""
+        self._outbox.write(connection, "".join(fields).encode("latin-1") + content)
+        if ends:
+            self._end(connection, complete, now)
+        else:
+            self._await_next(connection, exchange, now)
+
+    def reply(self, connection: Connection, status: int, body: bytes, headers: Sequence[Header], now: float) -> None:
+        """Answer an application's request in one go, with headers that are ours; ignored where that is over."""
+        if connection.state is ConnectionState.APPLICATION:
+            self.answer(connection, status, body, headers, now)
 
     def start(self, connection: Connection, status: int, reason: str, headers: Sequence[Header], now: float) -> None:
-        """Begin an application's answer. Headers that belong to the connection are ours and are dropped."""
-        parser = connection.http
-        if connection.use is not Use.APPLICATION or parser is None or connection.request is None:
+        """Begin an application's answer. Its headers about the connection are left out: those are the server's."""
+        exchange, request = connection.http, connection.request
+        if connection.state is not ConnectionState.APPLICATION or exchange is None or request is None:
             return
+        parser = answering_parser(exchange, request.method)
         if parser.our_state is not h11.SEND_RESPONSE:
             return
         fields = [(name, value) for name, value in headers if name.lower() not in _HOP_BY_HOP]
-        if self.closing or parser.their_state is h11.SEND_BODY:
+        if self.closing or self._enough(connection, exchange, now) or not whole(exchange):
             fields.append(("Connection", "close"))
         try:
             phrase = reason.encode("latin-1", "replace")
             response = h11.Response(status_code=status, headers=_latin1(fields), reason=phrase)
         except (h11.LocalProtocolError, UnicodeError) as error:
-            _LOGGER.error("The application's answer is no valid HTTP: %s", error)  # noqa: TRY400
+            _LOGGER.error(  # noqa: TRY400
+                "The application's answer is no valid HTTP: %s", _why(error),
+                extra={"event": "answer_invalid", "reason": _why(error)},
+            )  # fmt: skip
             self.answer(connection, 500, b"Internal Server Error\n", [("Content-Type", "text/plain")], now)
             return
         self._send(connection, parser, response)
-        connection.bodiless = connection.request.method == "HEAD" or status in (204, 304)
+        exchange.bodiless = request.method == "HEAD" or status in (204, 304)
 
     def data(self, connection: Connection, data: bytes) -> None:
         """A piece of the application's answer; nothing is sent where the request allows no body."""
-        parser = self._answering(connection)
-        if parser is not None and not connection.bodiless:
+        exchange, parser = connection.http, self._answering(connection)
+        if exchange is not None and parser is not None and not exchange.bodiless:
             self._try(connection, parser, h11.Data(data=data))
 
     def end(self, connection: Connection, now: float) -> None:
         """The application's answer is complete."""
-        parser = self._answering(connection)
-        if parser is not None and self._try(connection, parser, h11.EndOfMessage()):
-            self._complete(connection, parser, now)
+        exchange, parser = connection.http, self._answering(connection)
+        if exchange is None or parser is None or not self._try(connection, parser, h11.EndOfMessage()):
+            return
+        if parser.our_state is h11.DONE and whole(exchange):
+            self._await_next(connection, exchange, now)
+        else:
+            self._end(connection, whole(exchange), now)
 
-    def switch(self, connection: Connection, headers: Sequence[Header]) -> bytes:
-        """Answer 101 and hand the connection over; returns the bytes that came after the request.
+    def switch(self, connection: Connection, headers: Sequence[Header]) -> None:
+        """Answer 101 and be done with the connection; what came behind the request is left ``unread``.
 
-        By hand: h11 takes a seventh of a handshake's time for it, and is done with the connection. Our own headers need
-        no checks.
+        Written by hand: h11 would take a seventh of a handshake's time to check headers that are our own.
         """
-        parser = connection.http
-        assert parser is not None
         fields = "".join(f"{name}: {value}\r\n" for name, value in headers)
         self._outbox.write(connection, f"HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n".encode())
         connection.http = connection.request = connection.peer = None
-        connection.use = Use.WEBSOCKET
+        connection.state = ConnectionState.WEBSOCKET
+        self.connections.discard(connection)
         self.timers.cancel(connection)
-        return parser.trailing_data[0]
 
     # Private -----------------------------------------------------------------------------------------------
 
-    def _give_up(self, connection: Connection, use: Use) -> None:
+    def _give_up(self, connection: Connection, state: ConnectionState) -> None:
         self._abandon(connection)
-        connection.use = use
+        if connection.websocket is not None:
+            connection.websocket.forget()
+        connection.state = state
         connection.http = connection.websocket = connection.session = connection.request = connection.body = None
+        connection.packets, connection.unread = None, b""
 
     def _abandon(self, connection: Connection) -> None:
-        if connection.session is not None or connection.use is Use.APPLICATION:
-            self.abandoned.append((connection, connection.use, connection.session))
+        if connection.session is not None or connection.state is ConnectionState.APPLICATION:
+            self.abandoned.append((connection, connection.state, connection.session))
 
-    def _blocked(self, connection: Connection, parser: h11.Connection) -> bool:
-        """Whether input cannot be read before something else has happened."""
-        return connection.use is Use.HELD or parser.their_state not in (h11.IDLE, h11.SEND_BODY)
+    def _enough(self, connection: Connection, exchange: HttpExchange, now: float) -> bool:
+        """Whether this request is the last of those that may come without waiting."""
+        if exchange.pipelined < MAX_PIPELINED_REQUESTS:
+            return False
+        self._complain(connection, f"{MAX_PIPELINED_REQUESTS} requests without waiting for an answer", now)
+        return True
 
-    def _answering(self, connection: Connection) -> h11.Connection | None:
-        parser = connection.http
-        if connection.use is Use.APPLICATION and parser is not None and parser.our_state is h11.SEND_BODY:
+    def _complain(self, connection: Connection, why: str, now: float) -> None:
+        request, peer = connection.request, connection.peer
+        assert peer is not None, "a WebSocket sends no requests"
+        self._complaints.say(peer.address if request is None else request.client_address, "request", why, now)
+
+    @staticmethod
+    def _answering(connection: Connection) -> h11.Connection | None:
+        """What writes the answer that is under way."""
+        parser = None if connection.http is None else connection.http.parser
+        if connection.state is ConnectionState.APPLICATION and parser is not None and parser.our_state is h11.SEND_BODY:
             return parser
         return None
 
@@ -327,87 +332,63 @@ class HttpServer:
         try:
             self._send(connection, parser, event)
         except h11.LocalProtocolError as error:
-            _LOGGER.error("The application's answer does not fit its headers: %s", error)  # noqa: TRY400
+            _LOGGER.error(  # noqa: TRY400
+                "The application's answer does not fit its headers: %s", _why(error),
+                extra={"event": "answer_invalid", "reason": _why(error)},
+            )  # fmt: skip
             self.abort(connection)
             return False
         return True
 
-    def _incomplete(self, parser: h11.Connection) -> bool:
-        """Whether part of the request has not arrived; what has arrived of its body is thrown away."""
-        try:
-            while parser.their_state is h11.SEND_BODY:
-                if parser.next_event() is h11.NEED_DATA:
-                    return True
-        except h11.RemoteProtocolError:
-            return True
-        return parser.their_state in (h11.IDLE, h11.ERROR)
-
     def reject(self, connection: Connection, status: int, now: float) -> None:
-        """Give up the current request with an error answer, or without one where an answer has begun, and close."""
-        parser = connection.http
-        if parser is None or parser.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+        """Answer the current request with an error and close; where an answer has begun, drop the connection."""
+        exchange = connection.http
+        begun = exchange is not None and exchange.parser is not None and exchange.parser.our_state not in _UNANSWERED
+        if exchange is None or begun:
             self.abort(connection)
             return
         self._abandon(connection)
         body = f"{http.HTTPStatus(status).phrase}\n".encode()
         self.answer(connection, status, body, [("Content-Type", "text/plain")], now, last=True)
 
-    def _complete(self, connection: Connection, parser: h11.Connection, now: float) -> None:
-        """An answer has been written: on to the next request, or close."""
-        connection.request = connection.session = connection.body = None
-        connection.use = Use.IDLE
-        connection.started = None
-        if parser.our_state is h11.DONE and parser.their_state is h11.DONE:
-            parser.start_next_cycle()
-            self.timers.set(connection, now + self._config.keep_alive_timeout)
-            data, eof = parser.trailing_data
-            if data or eof:
-                self.finished.append(connection)
-        elif parser.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR):
+    def _end(self, connection: Connection, complete: bool, now: float) -> None:
+        """The last answer has been written: close, once the peer has it."""
+        self._forget_request(connection)
+        if connection.unread or not complete:
             self.linger(connection, now)
         else:
             self.close(connection)
 
+    def _await_next(self, connection: Connection, exchange: HttpExchange, now: float) -> None:
+        """The request has been answered, and the connection goes on."""
+        self._forget_request(connection)
+        exchange.begin_anew(pipelined=bool(connection.unread))
+        self.timers.set(connection, now + self._config.keep_alive)
+        if connection.unread or connection.half_closed:
+            self.finished.append(connection)
 
-def _request_of(event: h11.Request, fields: list[tuple[bytes, bytes]], peer: Peer, config: Config) -> Request:
-    """The request head h11 has parsed, seen from the client's side of any trusted proxy."""
-    headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
-    target = event.target.decode("latin-1")
-    raw = target
-    if not raw.startswith("/"):
-        raw = _relative(raw)
-    raw_path, _, query_string = raw.partition("?")
-    query: dict[str, str] = {}
-    for name, value in parse_qsl(query_string, keep_blank_values=True):
-        query.setdefault(name, value)
-    view = viewpoint(peer, joined(headers), config.trusted_proxies)
-    return Request(
-        method=event.method.decode("latin-1"),
-        target=target,
-        path=unquote(raw_path),
-        query_string=query_string,
-        headers=headers,
-        http_version=event.http_version.decode("latin-1"),
-        peer=peer,
-        client_address=view.client_address,
-        scheme=view.scheme,
-        host=view.host,
-        query=query,
-    )
+    @staticmethod
+    def _forget_request(connection: Connection) -> None:
+        connection.request = connection.session = connection.body = None
+        connection.state = ConnectionState.IDLE
+
+
+def _why(error: Exception) -> str:
+    return _QUOTED.sub("", str(error))
+
+
+def _say_too_many(address: str) -> None:
+    _LOGGER.info(
+        "Closed a connection from %s, which has too many without a request", address,
+        extra={"event": "connection_closed", "address": address, "reason": "too many without a request"},
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _status_line(status: int) -> str:
+    return f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
 
 
 def _latin1(headers: Sequence[Header]) -> list[tuple[bytes, bytes]]:
-    """Headers as they travel. h11 takes text for ASCII, which an application's or an echoed one need not be."""
+    """Headers as bytes. h11 encodes text as ASCII, which an application's header or an echoed one need not be."""
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-
-
-def _relative(target: str) -> str:
-    """Path and query of an absolute target (RFC 9112, section 3.2.2); anything else, such as ``*``, as it is."""
-    try:
-        parts = urlsplit(target)
-    except ValueError:
-        return target
-    if not parts.netloc:
-        return target
-    path = parts.path or "/"
-    return f"{path}?{parts.query}" if parts.query else path

@@ -1,4 +1,4 @@
-"""Which web pages may talk to the server: the same-origin rule, the list of exceptions, and their CORS headers."""
+"""Which web pages may talk to the server: those of its own origin, those on a list, and the CORS headers for these."""
 
 from __future__ import annotations
 
@@ -6,42 +6,44 @@ import enum
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from automoderate.protocol.events import Request
+from automoderate.protocol.model import Request
 
+# Clients other than browsers may name the scheme of their WebSocket.
+_WEB_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 Headers = list[tuple[str, str]]
 
 
-class Verdict(enum.Enum):
+class OriginCheck(enum.Enum):
     """What a request's ``Origin`` header means for it."""
 
     OWN = "own"
-    """Absent (not a browser's cross-site request) or the server's own origin."""
+    """The server's own origin, or none: browsers name the origin of every request across origins."""
     ALLOWED = "allowed"
-    """Another origin that is on the list."""
+    """Another origin, which is on the list."""
     REFUSED = "refused"
-    """Another origin."""
+    """Another origin, which is not."""
 
 
-def judge(request: Request, allowed: frozenset[str]) -> Verdict:
+def check_origin(request: Request, allowed: frozenset[str]) -> OriginCheck:
     """Compare ``Origin`` (RFC 6454) with the scheme, host and port the request was made to, then with the list."""
     origin = request.header("origin")
     if origin is None:
-        return Verdict.OWN
+        return OriginCheck.OWN
     own = _origin(f"{request.scheme}://{request.host}")
     theirs = _origin(origin)
     if own is not None and theirs == own:
-        return Verdict.OWN
+        return OriginCheck.OWN
     if "*" in allowed or origin in allowed:
-        return Verdict.ALLOWED
+        return OriginCheck.ALLOWED
     if theirs is not None and any(theirs == _origin(entry) for entry in allowed):
-        return Verdict.ALLOWED
-    return Verdict.REFUSED
+        return OriginCheck.ALLOWED
+    return OriginCheck.REFUSED
 
 
-def cors_headers(request: Request, verdict: Verdict) -> Headers:
-    """What lets an allowed page of another origin read the answer, cookies included (Fetch standard, CORS)."""
-    if verdict is not Verdict.ALLOWED:
+def cors_headers(request: Request, verdict: OriginCheck) -> Headers:
+    """The headers that let an allowed page of another origin send cookies and read answers (Fetch standard, CORS)."""
+    if verdict is not OriginCheck.ALLOWED:
         return []
     return [
         ("Access-Control-Allow-Origin", request.header("origin") or ""),
@@ -51,7 +53,7 @@ def cors_headers(request: Request, verdict: Verdict) -> Headers:
 
 
 def preflight_headers(request: Request) -> Headers:
-    """The answer to an allowed page's preflight request, besides ``cors_headers``."""
+    """The headers that answer an allowed page's preflight request, besides ``cors_headers``."""
     return [
         ("Access-Control-Allow-Methods", "GET, POST, OPTIONS"),
         ("Access-Control-Allow-Headers", request.header("access-control-request-headers") or "Content-Type"),
@@ -59,15 +61,15 @@ def preflight_headers(request: Request) -> Headers:
     ]
 
 
-@lru_cache(maxsize=256)  # nearly every page is one of ours
+@lru_cache(maxsize=256)  # nearly all requests come from pages of one origin
 def _origin(text: str) -> tuple[str, str, int] | None:
-    """Scheme, host and port of an origin, the port spelt out; None where it is none (``null``, nonsense)."""
+    """Scheme, host and port of an origin, the default port filled in; None for ``null`` and what is no web origin."""
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
         return None
-    default = _DEFAULT_PORTS.get(parts.scheme)
-    if default is None or not parts.hostname:
+    scheme = _WEB_SCHEMES.get(parts.scheme)
+    if scheme is None or not parts.hostname:
         return None
-    return parts.scheme, parts.hostname, default if port is None else port
+    return scheme, parts.hostname, _DEFAULT_PORTS[scheme] if port is None else port

@@ -1,15 +1,11 @@
-"""The ordered list of outputs, with what one connection is sent joined into one write."""
+"""The ordered list of outputs, in which everything sent to one connection is one write."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from attrs import define, field
 
-from automoderate.protocol.outputs import Abort, Close, Output, Write
-
-if TYPE_CHECKING:
-    from automoderate.protocol.http import Connection
+from automoderate.protocol.model import Connection
+from automoderate.protocol.outputs import Abort, Close, Output, PauseReading, ResumeReading, SendEof, Write
 
 
 @define
@@ -21,19 +17,19 @@ class _Pending:
 class Outbox:
     """Collects outputs between two drains.
 
-    Order matters only between outputs for the same connection, so later bytes for a connection join its earlier
-    write: one system call instead of several.
+    Order matters between outputs for the same connection only. So later bytes for a connection join its earlier write,
+    which makes one system call of several.
     """
 
     __slots__ = ("_open", "items")
 
     def __init__(self) -> None:
-        self.items: list[_Pending | Close | Abort] = []
-        """What has been queued; for ``drain``, and to see whether there is anything."""
+        self.items: list[_Pending | SendEof | Close | Abort | PauseReading | ResumeReading] = []
+        """What has been queued. Other files only look whether there is anything."""
         self._open: dict[Connection, _Pending] = {}
 
     def write(self, connection: Connection, data: bytes) -> None:
-        """Queue bytes for a connection; empty data is nothing."""
+        """Queue bytes for a connection; empty data is ignored."""
         if not data:
             return
         pending = self._open.get(connection)
@@ -42,8 +38,13 @@ class Outbox:
             self.items.append(pending)
         pending.chunks.append(data)
 
+    def send_eof(self, connection: Connection) -> None:
+        """Queue the end of what is sent to a connection, behind everything written to it."""
+        self._open.pop(connection, None)
+        self.items.append(SendEof(connection))
+
     def close(self, connection: Connection) -> None:
-        """Queue the end of a connection, after everything written to it so far."""
+        """Queue the end of a connection, behind everything written to it."""
         self._open.pop(connection, None)
         self.items.append(Close(connection))
 
@@ -51,6 +52,10 @@ class Outbox:
         """Queue the immediate end of a connection."""
         self._open.pop(connection, None)
         self.items.append(Abort(connection))
+
+    def add(self, output: PauseReading | ResumeReading) -> None:
+        """Queue an output whose place among the writes does not matter."""
+        self.items.append(output)
 
     def drain(self) -> list[Output]:
         """Everything queued since the last drain, in order."""

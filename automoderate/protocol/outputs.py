@@ -1,53 +1,23 @@
-"""What the sans-IO layers ask of an adapter, and what an adapter must be able to drive.
+"""What the sans-IO layers ask of an adapter.
 
-The protocol and the server never touch a socket. They queue *outputs*; after every input the adapter drains
-``driver.outputs()`` and performs them strictly in order, because two outputs may address the same connection.
+The protocol and the server have no sockets. They queue *outputs*. After every input the adapter drains
+``driver.outputs()`` and performs them strictly in order, because two outputs can concern the same connection.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from concurrent.futures import Future
+from typing import Any
 
 from attrs import frozen
 
-if TYPE_CHECKING:
-    from automoderate.protocol.events import Request
-    from automoderate.protocol.http import Connection
-
-
-class Transport(Protocol):
-    """One accepted TCP connection, as an adapter implements it."""
-
-    @property
-    def write(self) -> Callable[[bytes], int]:
-        """A non-blocking ``send``, at first: a function that sends what the kernel takes now and returns how many bytes
-        that were, or raises BlockingIOError for none. The adapter hands the rest to ``keep``."""
-
-    def keep(self, rest: memoryview, /) -> object:
-        """Hold the (bounded) rest of a write. Until it is gone the connection's ``write`` puts data behind it."""
-
-    def close(self) -> object:
-        """Close once everything written so far has left; idempotent."""
-
-    def abort(self) -> object:
-        """Close at once and forget what has not left; idempotent."""
-
-
-@frozen
-class Peer:
-    """The other end of the TCP connection: ``address`` without port ("" for a Unix socket), and what we listen as."""
-
-    address: str
-    port: int
-    scheme: str = "http"
-    local_address: str = "127.0.0.1"
-    local_port: int = 0
+from automoderate.protocol.model import Connection, Request
 
 
 @frozen
 class Write:
-    """Write ``data`` to one connection: ``connection.write(data)``."""
+    """Write ``data`` to a connection: ``connection.write(data)``."""
 
     connection: Connection
     data: bytes
@@ -55,36 +25,68 @@ class Write:
 
 @frozen
 class Fanout:
-    """Write the same data to each of some connections, in a plain loop: the path a broadcast takes."""
+    """Write the same data to each of several connections, in a plain loop: the way of a broadcast."""
 
     writes: Sequence[tuple[Sequence[Connection], bytes]]
 
 
 @frozen
+class SendEof:
+    """Send no more, which the peer sees once everything written before has left.
+
+    The connection is read until the peer has ended it, too, but what the peer sends is thrown away.
+    """
+
+    connection: Connection
+
+
+@frozen
 class Close:
-    """Close the connection once what was written before has left."""
+    """Close the connection once everything written before has left."""
 
     connection: Connection
 
 
 @frozen
 class Abort:
-    """Drop the connection at once."""
+    """Close the connection at once, without what has not left."""
+
+    connection: Connection
+
+
+@frozen
+class PauseReading:
+    """Read no more from the connection for now: what it has sent is not worked through yet."""
+
+    connection: Connection
+
+
+@frozen
+class ResumeReading:
+    """Read from the connection again, unless its stream has ended."""
 
     connection: Connection
 
 
 @frozen
 class Job:
-    """Run ``call`` in a worker thread, then report with ``driver.job_done(ticket, result_or_exception, now)``."""
+    """Run ``call`` in a worker thread, then call ``driver.job_done(ticket, result_or_exception, now)``."""
 
     ticket: int
     call: Callable[[], object]
 
 
 @frozen
+class Awaited:
+    """Once ``future`` is done, report with ``driver.job_done(ticket, result_or_exception, now)``."""
+
+    ticket: int
+    future: Future[Any]
+
+
+@frozen
 class RequestStarted:
-    """A request that is not for the protocol (a page, an API call): hand it to the WSGI application."""
+    """A request for another path than the protocol's (a page, an API call): hand it to the WSGI application."""
 
     connection: Connection
     request: Request
@@ -100,54 +102,44 @@ class RequestBody:
 
 @frozen
 class RequestFinished:
-    """That request is complete; the answer may start (``driver.respond``)."""
+    """That request is complete: the application may answer it (``driver.respond``)."""
 
     connection: Connection
 
 
 @frozen
 class RequestAborted:
-    """The connection of that request is gone: stop working on it; answers are ignored from here on."""
+    """The connection of that request is gone: stop working on it. Answers are ignored from here on."""
 
     connection: Connection
 
 
-Output = Write | Fanout | Close | Abort | Job | RequestStarted | RequestBody | RequestFinished | RequestAborted
+TransportCall = SendEof | Close | Abort | PauseReading | ResumeReading
+"""What the transport of a connection does by itself; ``call_transport`` has it do that."""
+
+Output = (
+    Write | Fanout | TransportCall | Job | Awaited | RequestStarted | RequestBody | RequestFinished | RequestAborted
+)
+"""Everything that an adapter has to perform, in order."""
 
 
-class Driver(Protocol):
-    """What every adapter drives. ``now`` is always the runtime's monotonic clock, seconds as float.
-
-    After *every* call that takes ``now``, and whenever ``next_deadline()`` passes (call ``tick``), the adapter drains
-    ``outputs()`` and re-arms its one timer.
-    """
-
-    def connect(self, transport: Transport, peer: Peer, now: float) -> Connection: ...
-    def receive_data(self, connection: Connection, data: bytes, now: float) -> None: ...
-    def receive_eof(self, connection: Connection, now: float) -> None: ...
-    def connection_lost(self, connection: Connection, now: float) -> None: ...
-
-    def respond(
-        self, connection: Connection, status: int, reason: str, headers: Sequence[tuple[str, str]], now: float
-    ) -> None:
-        """Start the answer to the connection's current application request."""
-
-    def respond_body(self, connection: Connection, data: bytes, now: float) -> None: ...
-    def respond_end(self, connection: Connection, now: float) -> None: ...
-
-    def job_done(self, ticket: int, result: object | BaseException, now: float) -> None: ...
-    def tick(self, now: float) -> None: ...
-    def next_deadline(self) -> float | None: ...
-    def outputs(self) -> list[Output]: ...
-
-    def drain(self, now: float) -> None:
-        """Stop on purpose: end every session so that clients come back by themselves, refuse new ones."""
-
-    def drained(self) -> bool:
-        """True once nothing is left that deserves waiting for."""
+def call_transport(output: TransportCall) -> None:
+    """Perform an output that is a method of its connection's transport."""
+    transport = output.connection.transport
+    match output:
+        case SendEof():
+            transport.send_eof()
+        case Close():
+            transport.close()
+        case Abort():
+            transport.abort()
+        case PauseReading():
+            transport.pause_reading()
+        case _:
+            transport.resume_reading()
 
 
 __all__ = [
-    "Abort", "Close", "Driver", "Fanout", "Job", "Output", "Peer", "RequestAborted", "RequestBody",
-    "RequestFinished", "RequestStarted", "Transport", "Write",
+    "Abort", "Awaited", "Close", "Fanout", "Job", "Output", "PauseReading", "RequestAborted", "RequestBody",
+    "RequestFinished", "RequestStarted", "ResumeReading", "SendEof", "TransportCall", "Write", "call_transport",
 ]  # fmt: skip

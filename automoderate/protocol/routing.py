@@ -1,7 +1,7 @@
-"""Which of several nodes a session belongs to: the front of every session id names it.
+"""Which of several nodes a session belongs to: the front of every session id names the node.
 
-Behind one address a proxy has to send everything of a session to the node that holds it. With the node's name in front
-of the id (``a.J8s…``) a proxy can tell, and so can a node that gets what is another's.
+A proxy in front of several nodes has to send all requests of a session to the node that holds it. The node's name in
+front of the id (``a.J8s…``) tells the proxy which one that is, and a node that gets a request for another's session.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import re
 from collections.abc import Callable
 
 NODE_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
-"""What a node may be called; the session id goes into URLs and a proxy's patterns as it is."""
+"""What a node may be called: session ids stand in URLs and in a proxy's patterns without escapes."""
 
 COMPLAINT_INTERVAL = 60.0
-"""Seconds between two complaints in the log about requests that went to the wrong node."""
+"""Seconds between two warnings in the log about requests that came to the wrong node."""
 
 _LOGGER = logging.getLogger("automoderate.protocol.routing")
 
 
 class Routing:
-    """One node's view. Without a name, ids carry none and nobody can tell."""
+    """Names the sessions of a node, and counts requests for other nodes' sessions. Does neither for a nameless node."""
 
     def __init__(self, node: str | None) -> None:
         self.node = node
@@ -33,7 +33,7 @@ class Routing:
         return f"{self.node}.{new_id()}" if self.node else new_id()
 
     def stray(self, sid: str, now: float) -> str | None:
-        """What is wrong with a request for a session that is not here, where it is another node's; counts it."""
+        """Why a sid is unknown here, where it is one of another node's; the request is counted."""
         other, dot, _ = sid.partition(".")
         if not self.node or not dot or other == self.node or not NODE_NAME.fullmatch(other):
             return None
@@ -43,5 +43,6 @@ class Routing:
             _LOGGER.warning(
                 "A request for a session of node %s came to node %s: %s is down, or the proxy does not route by "
                 "session id (%d such requests so far)", other, self.node, other, self.misrouted,
+                extra={"event": "misrouted"},
             )  # fmt: skip
         return f"this is a session of node {other}, and this is node {self.node}"

@@ -15,20 +15,20 @@ from websockets.protocol import Protocol as WebSocketProtocol
 from websockets.protocol import Side, State
 
 from automoderate.protocol import (
-    Abort,
-    Close,
     Config,
     Connection,
-    EngineServer,
+    Driver,
+    EngineIOServer,
     Fanout,
     Peer,
     Session,
     SessionOpened,
-    SocketServer,
+    SocketIOServer,
     Write,
 )
+from automoderate.protocol.outputs import TransportCall, call_transport
 
-ServerT = TypeVar("ServerT", EngineServer, SocketServer)
+ServerT = TypeVar("ServerT", EngineIOServer, SocketIOServer)
 Feed = Callable[[bytes], Iterator[bytes]]
 
 
@@ -74,8 +74,11 @@ class Line(Generic[ServerT]):
     unread: bytearray = field(factory=bytearray)
     ended: str | None = None
     writes: int = 0
+    paused: bool = False
+    """The server does not want to hear more for now."""
     _socket: WebSocketProtocol | None = None
     frames: list[Frame] = field(factory=list)
+    waiting = 0
 
     def write(self, data: bytes) -> int:
         assert self.ended is None
@@ -84,11 +87,20 @@ class Line(Generic[ServerT]):
         self.unread += data
         return len(data)
 
-    def keep(self, rest: memoryview) -> None:
+    def keep(self, _rest: memoryview) -> None:
         raise AssertionError("every write takes everything")
 
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def send_eof(self) -> None:
+        self.ended = self.ended or "eof"
+
     def close(self) -> None:
-        self.ended = self.ended or "closed"
+        self.ended = "closed" if self.ended in (None, "eof") else self.ended
 
     def abort(self) -> None:
         self.ended = self.ended or "aborted"
@@ -193,11 +205,11 @@ class Line(Generic[ServerT]):
         return messages
 
     def close_code(self) -> int | None:
-        """The status code of the server's close frame; None without one."""
+        """What a client reports of the server's close frame: its code, 1005 where it has none; None without a frame."""
         self.messages()
         for frame in self.frames:
             if frame.opcode is Opcode.CLOSE:
-                return int.from_bytes(bytes(frame.data[:2]), "big")
+                return int.from_bytes(bytes(frame.data[:2]), "big") if frame.data else 1005
         return None
 
 
@@ -225,17 +237,22 @@ class Net(Generic[ServerT]):
     now: float = 1000.0
     events: list[Any] = field(factory=list)
     react: Callable[[Any], None] | None = None
-    _lines: dict[Connection, Line[ServerT]] = field(factory=dict)
 
     def connect(self, address: str = "192.0.2.1", scheme: str = "http") -> Line[ServerT]:
         line: Line[ServerT] = Line(self)
         line.connection = self.server.connect(line, Peer(address, 50000, scheme), self.now)
-        self._lines[line.connection] = line
         self.settle()
         return line
 
     def settle(self) -> None:
-        """Hand out events and perform outputs, as the layers above and below would."""
+        """Do what the layers above and below would, until nothing waits for its turn."""
+        self.perform()
+        while (deadline := self.server.next_deadline()) is not None and deadline <= self.now:
+            self.server.tick(self.now)
+            self.perform()
+
+    def perform(self) -> None:
+        """Hand out events and perform outputs."""
         while (event := self.server.next_event()) is not None:
             self.events.append(event)
             if self.react is not None:
@@ -247,10 +264,8 @@ class Net(Generic[ServerT]):
                 for connections, data in output.writes:
                     for connection in connections:
                         connection.write(data)
-            elif isinstance(output, Close):
-                self._lines[output.connection].close()
-            elif isinstance(output, Abort):
-                self._lines[output.connection].abort()
+            elif isinstance(output, TransportCall):
+                call_transport(output)
 
     def wait(self, seconds: float) -> None:
         """Let time pass, ticking at every deadline on the way."""
@@ -295,13 +310,13 @@ def config() -> Config:
 
 
 @pytest.fixture
-def engine(config: Config, feed: Feed) -> Net[EngineServer]:
-    return Net(EngineServer(config, new_id=counter()), feed)
+def engine(config: Config, feed: Feed) -> Net[EngineIOServer]:
+    return Net(EngineIOServer(config, new_id=counter()), feed)
 
 
 @pytest.fixture
-def sio(config: Config, feed: Feed) -> Net[SocketServer]:
-    return Net(SocketServer(config, new_id=counter()), feed)
+def sio(config: Config, feed: Feed) -> Net[SocketIOServer]:
+    return Net(SocketIOServer(config, new_id=counter()), feed)
 
 
 @pytest.fixture
@@ -311,6 +326,30 @@ def make(feed: Feed) -> Callable[..., Net[Any]]:
     def build(kind: type[Any], credential: Any = None, **changes: Any) -> Net[Any]:
         more = {} if credential is None else {"credential": credential}
         return Net(kind(settings(**changes), new_id=counter(), **more), feed)
+
+    return build
+
+
+class Driven:
+    """What the network asks of a server, without events: the layer inside acts on them itself."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def next_event(self) -> None:
+        return None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+
+@pytest.fixture
+def around(feed: Feed) -> Callable[[Driver], Net[Any]]:
+    """Makes a network around an application."""
+
+    def build(driver: Driver) -> Net[Any]:
+        served: Any = Driven(driver)
+        return Net(served, feed)
 
     return build
 

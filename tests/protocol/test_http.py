@@ -12,7 +12,7 @@ from automoderate.protocol import (
     AppRequest,
     AppRequestAborted,
     AppRequestEnd,
-    EngineServer,
+    EngineIOServer,
 )
 
 Net = Any
@@ -43,7 +43,7 @@ def test_a_request_goes_to_the_application_and_its_answer_back(engine: Net) -> N
     request = engine.taken(AppRequest)[0].request
     assert (request.method, request.target) == ("GET", "/a%20b/?q=1&q=2&empty=")
     assert (request.path, request.query_string) == ("/a b/", "q=1&q=2&empty=")
-    assert request.query == {"q": "1", "empty": ""}
+    assert request.query == {"q": "2", "empty": ""}
     assert request.header("x-two") == "1, 2"
     assert request.header("x-three") is None
     assert (request.http_version, request.client_address, request.scheme, request.host) == (
@@ -87,6 +87,37 @@ def test_pipelined_requests_are_answered_in_order(engine: Net) -> None:
     engine.server.respond_end(line.connection, engine.now)
     engine.settle()
     assert [event.request.path for event in engine.taken(AppRequest)] == ["/1", "/2"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    ("version", "headers", "goes_on"), [("1.1", (), True), ("1.1", ("Connection: close",), False), ("1.0", (), False)]
+)
+def test_a_whole_answer_is_one_write_and_the_connection_goes_on_as_with_any(
+    engine: Net, method: str, version: str, headers: tuple[str, ...], goes_on: bool
+) -> None:
+    def react(event: Any) -> None:
+        if isinstance(event, AppRequestEnd):
+            engine.server.reply(event.connection, 202, b"hello", [("X-Name", "\xfc")], engine.now)
+
+    engine.react = react
+    line = engine.connect()
+    lines = [f"{method} / HTTP/{version}", "Host: x", *headers]
+    for _ in range(2 if goes_on else 1):
+        line.received.clear()
+        line.send(("\r\n".join(lines) + "\r\n\r\n").encode())
+        end = "" if goes_on else "Connection: close\r\n"
+        body = "" if method == "HEAD" else "hello"
+        expected = f"HTTP/1.1 202 Accepted\r\nX-Name: \xfc\r\nContent-Length: 5\r\n{end}\r\n{body}"
+        assert bytes(line.received) == expected.encode("latin-1")
+    assert bool(line.ended) is not goes_on
+
+
+def test_a_whole_answer_to_nothing_is_ignored(engine: Net) -> None:
+    line = engine.connect()
+    engine.server.reply(line.connection, 202, b"hello", [], engine.now)
+    engine.settle()
+    assert (bytes(line.received), line.ended) == (b"", None)
 
 
 def test_pipelining_is_bounded(engine: Net) -> None:
@@ -199,6 +230,13 @@ def test_an_answer_that_is_no_http_becomes_an_error_answer(
     assert not line.ended
 
 
+def test_the_log_does_not_quote_a_header_that_is_no_http(engine: Net, caplog: pytest.LogCaptureFixture) -> None:
+    serve(engine, headers=[("Set-Cookie", "session=se\ncret")])
+    assert engine.connect().get("/").status == 500
+    (record,) = caplog.records
+    assert record.getMessage() == "The application's answer is no valid HTTP: Illegal header value"
+
+
 def test_an_applications_headers_are_latin_1(engine: Net) -> None:
     serve(engine, headers=[("X-Place", "caf\xe9")])
     line = engine.connect()
@@ -239,9 +277,10 @@ def test_an_answer_is_started_once(engine: Net) -> None:
     assert line.answered().status == 200
 
 
-def test_an_early_answer_ends_the_connection_after_the_rest_of_the_body(engine: Net) -> None:
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
+def test_an_early_answer_ends_the_connection_after_the_rest_of_the_body(engine: Net, more: bytes) -> None:
     line = engine.connect()
-    line.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
+    line.send(b"POST / HTTP/1.1\r\nHost: x\r\n" + more + b"Content-Length: 10\r\n\r\nabc")
     engine.server.respond(line.connection, 403, "No", [("Content-Length", "0")], engine.now)
     engine.server.respond_end(line.connection, engine.now)
     engine.settle()
@@ -307,11 +346,12 @@ def test_a_body_that_breaks_under_the_answer_cuts_it(engine: Net) -> None:
     assert line.ended == "aborted"
 
 
-def test_a_body_announced_too_large_is_refused(make: Any) -> None:
-    net = make(EngineServer, max_request_body=100)
+def test_a_body_announced_too_large_is_refused(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    net = make(EngineIOServer, max_request_body=100)
     line = net.connect()
     line.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 101\r\nExpect: 100-continue\r\n\r\n")
     assert line.answered().status == 413
+    assert "Refused POST '/' from 192.0.2.1: its body is larger than 100 bytes" in caplog.text
     assert net.events == []
     line.send(b"x" * 101)
     assert not line.ended
@@ -319,12 +359,13 @@ def test_a_body_announced_too_large_is_refused(make: Any) -> None:
     assert line.ended == "closed"
 
 
-def test_a_body_that_becomes_too_large_is_refused(make: Any) -> None:
-    net = make(EngineServer, max_request_body=100)
+def test_a_body_that_becomes_too_large_is_refused(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    net = make(EngineIOServer, max_request_body=100)
     line = net.connect()
     line.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
     line.send(b"40\r\n" + b"x" * 64 + b"\r\n40\r\n" + b"x" * 64 + b"\r\n0\r\n\r\n")
     assert line.answered().status == 413
+    assert caplog.text.count("Refused POST '/' from 192.0.2.1: its body is larger than 100 bytes") == 1
     assert sum(len(event.data) for event in net.taken(AppBody)) <= 100
     assert kinds(net)[-1] is AppRequestAborted
 
@@ -384,15 +425,17 @@ def test_an_application_may_take_its_time(engine: Net) -> None:
     assert not line.ended
 
 
-def test_an_idle_connection_is_closed_after_a_while(engine: Net) -> None:
-    serve(engine)
-    line = engine.connect()
+@pytest.mark.parametrize(("settings", "idle"), [({}, 75), ({"keep_alive": 600}, 600)])
+def test_an_idle_connection_is_closed_after_a_while(make: Any, settings: dict[str, Any], idle: float) -> None:
+    net = make(EngineIOServer, **settings)
+    serve(net)
+    line = net.connect()
     line.get("/")
-    engine.wait(74)
+    net.wait(idle - 1)
     assert line.get("/").status == 200
-    engine.wait(74)
+    net.wait(idle - 1)
     assert not line.ended
-    engine.wait(1)
+    net.wait(1)
     assert line.ended == "closed"
 
 
@@ -420,17 +463,19 @@ def test_a_client_that_closes_in_a_request_head_is_let_go(engine: Net) -> None:
     assert line.ended == "closed"
 
 
-def test_a_client_that_closes_in_its_body_aborts_the_request(engine: Net) -> None:
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
+def test_a_client_that_closes_in_its_body_aborts_the_request(engine: Net, more: bytes) -> None:
     line = engine.connect()
-    line.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
+    line.send(b"POST / HTTP/1.1\r\nHost: x\r\n" + more + b"Content-Length: 10\r\n\r\nabc")
     line.eof()
     assert kinds(engine)[-1] is AppRequestAborted
     assert line.ended == "closed"
 
 
-def test_a_client_that_half_closes_is_still_answered(engine: Net) -> None:
+@pytest.mark.parametrize("headers", [(), (("Connection", "close"),)])
+def test_a_client_that_half_closes_is_still_answered(engine: Net, headers: tuple[tuple[str, str], ...]) -> None:
     line = engine.connect()
-    line.request("GET", "/")
+    line.request("GET", "/", headers=headers)
     line.eof()
     assert not line.ended
     serve(engine)
@@ -456,7 +501,7 @@ def test_what_comes_after_the_end_is_ignored(engine: Net) -> None:
 
 
 def test_a_trusted_proxys_word_is_taken(make: Any) -> None:
-    net = make(EngineServer, trusted_proxies=(ip_network("10.0.0.0/8"),))
+    net = make(EngineIOServer, trusted_proxies=(ip_network("10.0.0.0/8"),))
     names = ("X-Forwarded-For", "X-Forwarded-For", "X-Forwarded-Proto")
     headers = tuple(zip(names, ("6.6.6.6", "1.1.1.1", "https"), strict=True))
     net.connect("10.0.0.1").request("GET", "/", headers=headers)

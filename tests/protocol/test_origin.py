@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from automoderate.protocol import Peer, Request
-from automoderate.protocol.origin import Verdict, cors_headers, judge, preflight_headers
+from automoderate.protocol.origin import OriginCheck, check_origin, cors_headers, preflight_headers
 
 
 def request(origin: str | None, host: str = "own.test", scheme: str = "http", **more: str) -> Request:
@@ -16,38 +16,51 @@ def request(origin: str | None, host: str = "own.test", scheme: str = "http", **
 @pytest.mark.parametrize(
     ("origin", "host", "scheme", "verdict"),
     [
-        (None, "own.test", "http", Verdict.OWN),
-        ("http://own.test", "own.test", "http", Verdict.OWN),
-        ("http://OWN.test:80", "own.TEST", "http", Verdict.OWN),
-        ("https://own.test", "own.test:443", "https", Verdict.OWN),
-        ("http://own.test:6217", "own.test:6217", "http", Verdict.OWN),
-        ("http://[::1]:6217", "[::1]:6217", "http", Verdict.OWN),
-        ("https://own.test", "own.test", "http", Verdict.REFUSED),
-        ("http://own.test:81", "own.test", "http", Verdict.REFUSED),
-        ("http://own.test.evil.test", "own.test", "http", Verdict.REFUSED),
-        ("null", "own.test", "http", Verdict.REFUSED),
-        ("", "", "http", Verdict.REFUSED),
-        ("http://own.test:99999", "own.test:99999", "http", Verdict.REFUSED),
-        ("ftp://own.test", "own.test", "ftp", Verdict.REFUSED),
-        ("http://friend.test", "own.test", "http", Verdict.ALLOWED),
-        ("http://friend.test:80", "own.test", "http", Verdict.ALLOWED),
+        (None, "own.test", "http", OriginCheck.OWN),
+        ("http://own.test", "own.test", "http", OriginCheck.OWN),
+        ("http://OWN.test:80", "own.TEST", "http", OriginCheck.OWN),
+        ("https://own.test", "own.test:443", "https", OriginCheck.OWN),
+        ("http://own.test:6217", "own.test:6217", "http", OriginCheck.OWN),
+        ("http://[::1]:6217", "[::1]:6217", "http", OriginCheck.OWN),
+        ("ws://own.test:6217", "own.test:6217", "http", OriginCheck.OWN),
+        ("wss://own.test", "own.test:443", "https", OriginCheck.OWN),
+        ("ws://friend.test", "own.test", "http", OriginCheck.ALLOWED),
+        ("wss://own.test", "own.test", "http", OriginCheck.REFUSED),
+        ("ws://own.test", "own.test", "https", OriginCheck.REFUSED),
+        ("ws://", "own.test", "http", OriginCheck.REFUSED),
+        ("https://own.test", "own.test", "http", OriginCheck.REFUSED),
+        ("http://own.test:81", "own.test", "http", OriginCheck.REFUSED),
+        ("http://own.test.evil.test", "own.test", "http", OriginCheck.REFUSED),
+        ("null", "own.test", "http", OriginCheck.REFUSED),
+        ("", "", "http", OriginCheck.REFUSED),
+        ("http://own.test:99999", "own.test:99999", "http", OriginCheck.REFUSED),
+        ("ftp://own.test", "own.test", "ftp", OriginCheck.REFUSED),
+        ("http://friend.test", "own.test", "http", OriginCheck.ALLOWED),
+        ("http://friend.test:80", "own.test", "http", OriginCheck.ALLOWED),
     ],
 )
 def test_an_origin_is_compared_with_where_the_request_went(
-    origin: str | None, host: str, scheme: str, verdict: Verdict
+    origin: str | None, host: str, scheme: str, verdict: OriginCheck
 ) -> None:
-    assert judge(request(origin, host, scheme), frozenset({"http://friend.test"})) is verdict
+    assert check_origin(request(origin, host, scheme), frozenset({"http://friend.test"})) is verdict
 
 
 @pytest.mark.parametrize("origin", ["http://any.test", "null"])
 def test_an_asterisk_allows_any_origin(origin: str) -> None:
-    assert judge(request(origin), frozenset({"*"})) is Verdict.ALLOWED
+    assert check_origin(request(origin), frozenset({"*"})) is OriginCheck.ALLOWED
+
+
+@pytest.mark.parametrize("origin", ["capacitor://localhost", "app://-", "file://", "null", "tauri://localhost"])
+def test_an_application_with_a_scheme_of_its_own_is_let_in_where_it_is_named(origin: str) -> None:
+    assert check_origin(request(origin), frozenset()) is OriginCheck.REFUSED
+    assert check_origin(request(origin, "localhost"), frozenset({"https://localhost"})) is OriginCheck.REFUSED
+    assert check_origin(request(origin), frozenset({"https://a.test", origin})) is OriginCheck.ALLOWED
 
 
 def test_cors_headers_are_for_allowed_origins_only() -> None:
-    assert cors_headers(request(None), Verdict.OWN) == []
-    assert cors_headers(request("http://friend.test"), Verdict.REFUSED) == []
-    assert dict(cors_headers(request("http://friend.test"), Verdict.ALLOWED)) == {
+    assert cors_headers(request(None), OriginCheck.OWN) == []
+    assert cors_headers(request("http://friend.test"), OriginCheck.REFUSED) == []
+    assert dict(cors_headers(request("http://friend.test"), OriginCheck.ALLOWED)) == {
         "Access-Control-Allow-Origin": "http://friend.test",
         "Access-Control-Allow-Credentials": "true",
         "Vary": "Origin",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from automoderate.protocol import EngineServer, SocketServer
+from automoderate.protocol import EngineIOServer, SocketIOServer
 from automoderate.protocol.routing import COMPLAINT_INTERVAL, Routing
 
 PATH = "/engine.io/"
@@ -25,15 +25,15 @@ def sid_of(net: Net) -> str:
 
 
 def test_the_name_of_the_node_is_in_front_of_every_session_id(make: Any) -> None:
-    assert sid_of(make(EngineServer, node="a")) == "a.id1"
-    assert sid_of(make(EngineServer)) == "id1"
+    assert sid_of(make(EngineIOServer, node="a")) == "a.id1"
+    assert sid_of(make(EngineIOServer)) == "id1"
 
 
 @pytest.mark.parametrize("target", [POLL, WS])
 def test_a_request_at_the_wrong_node_is_told_so(
     make: Any, helpers: Any, target: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    net = make(SocketServer, node="a")
+    net = make(SocketIOServer, node="a")
     line = net.connect()
     with caplog.at_level(logging.WARNING):
         if target is WS:
@@ -51,14 +51,14 @@ def test_a_request_at_the_wrong_node_is_told_so(
 
 @pytest.mark.parametrize("sid", ["a.gone", "gone", ".gone", "b", "b c.gone", f"{'b' * 33}.gone", "<b>.gone"])
 def test_other_unknown_sessions_are_only_unknown(make: Any, sid: str, caplog: pytest.LogCaptureFixture) -> None:
-    net = make(SocketServer, node="a")
+    net = make(SocketIOServer, node="a")
     reply = net.connect().get(f"{POLL}&sid={sid.replace(' ', '%20')}")
     assert (reply.status, reply.json) == (400, UNKNOWN)
     assert (net.server.misrouted, caplog.records) == (0, [])
 
 
 def test_a_node_without_a_name_cannot_tell(make: Any) -> None:
-    reply = make(EngineServer).connect().get(f"{POLL}&sid=b.id1")
+    reply = make(EngineIOServer).connect().get(f"{POLL}&sid=b.id1")
     assert (reply.status, reply.json) == (400, UNKNOWN)
 
 
@@ -71,7 +71,7 @@ def test_the_log_is_not_flooded(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_polling_can_be_refused_and_the_refusal_names_the_way_out(make: Any) -> None:
-    net = make(EngineServer, transports=frozenset({"websocket"}))
+    net = make(EngineIOServer, transports=frozenset({"websocket"}))
     reply = net.connect().get(POLL)
     assert reply.status == 400
     detail = "only WebSocket is served here: set transports to websocket in the client"

@@ -20,7 +20,7 @@ from automoderate.protocol import (
     CredentialChanged,
     EventReceived,
     SessionClosed,
-    SocketServer,
+    SocketIOServer,
 )
 
 Net = Any
@@ -69,7 +69,7 @@ def reasons(net: Net) -> list[CloseReason]:
         ("40/custom,", "/custom", {}, "40/custom,"),
         ("40/custom", "/custom", {}, "40/custom,"),
         ('40/custom,{"token":"1"}', "/custom", {"token": "1"}, "40/custom,"),
-        ("40/custom?a=b,", "/custom", {}, "40/custom,"),
+        ("40/custom?a=b,", "/custom?a=b", {}, "40/custom?a=b,"),
     ],
 )
 def test_a_client_connects_to_a_namespace(sio: Net, packet: str, namespace: str, auth: Any, prefix: str) -> None:
@@ -108,7 +108,7 @@ def test_a_session_that_connects_to_no_namespace_is_closed(sio: Net) -> None:
     assert reasons(sio) == []
     sio.wait(0.1)
     assert reasons(sio) == [CloseReason.CONNECT_TIMEOUT]
-    assert line.close_code() == 1000
+    assert (line.close_code(), line.ended) == (None, "eof")
 
 
 def test_a_connected_session_stays(sio: Net) -> None:
@@ -176,7 +176,7 @@ def test_a_polling_client_reads_that_it_was_disconnected_before_the_end(sio: Net
     sio.server.disconnect(sio.taken(ClientConnecting)[0].client, sio.now)
     sio.settle()
     assert line.get(polls).text == "41"
-    assert line.get(polls).text == "1\x1e"
+    assert line.get(polls).text == "1"
 
 
 def test_a_lost_connection_disconnects_every_client(sio: Net) -> None:
@@ -190,7 +190,7 @@ def test_a_lost_connection_disconnects_every_client(sio: Net) -> None:
         lambda: sio.server.acknowledge(client, 1, [], sio.now),
         lambda: sio.server.send_encoded(client, sio.server.encode("x", []), sio.now),
         lambda: sio.server.disconnect(client, sio.now),
-        lambda: sio.server.close(client.session, CloseReason.SERVER_CLOSE, sio.now),
+        lambda: sio.server.drop(client.session, CloseReason.SERVER_CLOSE, sio.now),
     ]
     for call in calls:
         call()
@@ -202,10 +202,10 @@ def test_a_lost_connection_disconnects_every_client(sio: Net) -> None:
 def test_the_server_closes_a_session(sio: Net) -> None:
     line, client = joined(sio)
     assert sio.server.wire_connection(client.session) is line.connection
-    sio.server.close(client.session, CloseReason.SERVER_CLOSE, sio.now)
+    sio.server.drop(client.session, CloseReason.SERVER_CLOSE, sio.now)
     sio.settle()
     assert line.messages() == []
-    assert line.close_code() == 1000
+    assert (line.close_code(), line.ended) == (None, "eof")
     assert reasons(sio) == [CloseReason.SERVER_CLOSE]
 
 
@@ -257,9 +257,8 @@ def test_binary_travels_both_ways(sio: Net) -> None:
         '451-["m",{"a":{"_placeholder":true,"num":0}}]', b"\x01", '461-9[{"_placeholder":true,"num":0}]', b"\x02",
     ]  # fmt: skip
     sio.server.emit(client, "q", now=sio.now, ack_id=3)
-    line.say('461-3[{"_placeholder":true,"num":0}]', b"\x05", '450-["none"]')
+    line.say('461-3[{"_placeholder":true,"num":0}]', b"\x05")
     assert sio.taken(AckReceived)[0].args == (b"\x05",)
-    assert sio.taken(EventReceived)[-1].event == "none"
 
 
 def test_binary_travels_over_polling(sio: Net) -> None:
@@ -314,6 +313,37 @@ def test_half_a_surrogate_pair_survives(sio: Net) -> None:
     assert line.messages() == ['42["x","\\ud800"]']
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e999", float("inf")), ("-1e400", float("-inf")), ("9" * 5000, float("inf")), ("1.0", 1), ("-0", 0),
+        ("1e2", 100), ("9007199254740993", 2**53), ("1.5", 1.5), ("1e21", 1e21), ("123456789012345", 123456789012345),
+    ],
+)  # fmt: skip
+def test_numbers_are_read_as_javascript_does(sio: Net, text: str, value: float) -> None:
+    line, _ = joined(sio)
+    line.say(f'42["x",{text}]')
+    (number,) = sio.taken(EventReceived)[0].args
+    assert (number, type(number)) == (value, type(value))
+
+
+def test_what_came_before_a_close_frame_is_answered_before_it(sio: Net, helpers: Any) -> None:
+    line, client = joined(sio)
+    inner = sio.react
+
+    def react(event: Any) -> None:
+        inner(event)
+        if isinstance(event, EventReceived):
+            sio.server.emit(client, "back", now=sio.now)
+
+    sio.react = react
+    line.send(helpers.client_frame('42["x"]') + helpers.client_frame('42["y"]') + helpers.close_frame(1000))
+    assert line.messages() == ['42["back"]'] * 2
+    assert line.close_code() == 1000
+    assert line.ended == "closed"
+    assert reasons(sio) == [CloseReason.TRANSPORT_CLOSE]
+
+
 # What breaks the protocol -------------------------------------------------------------------------------------
 
 
@@ -329,13 +359,10 @@ BROKEN: dict[str, list[str | bytes]] = {
     "ack id no number": ['42abc["x"]'],
     "ack id too large": [f'42{2**53}["x"]'],
     "ack id absurd": ["42" + "9" * 5000 + '["x"]'],
-    "integer absurd": ['42["x",' + "9" * 5000 + "]"],
     "nan": ['42["x",NaN]'],
     "infinity": ['42["x",-Infinity]'],
-    "out of range": ['42["x",1e999]'],
     "too deep": ['42["x",' + "[" * 65 + "]" * 65 + "]"],
     "far too deep": ["42" + "[" * 4900 + "]" * 4900],
-    "ack without id": ["43[]"],
     "ack without array": ["431{}"],
     "connect twice": ["40"],
     "connect with a list": ["40/other,[1]"],
@@ -362,7 +389,7 @@ def test_a_client_that_breaks_the_protocol_is_closed(sio: Net, case: str) -> Non
     line.say('42["before"]', *BROKEN[case], '42["after"]')
     assert [event.event for event in sio.taken(EventReceived)] == ["before"]
     assert reasons(sio) == [CloseReason.PARSE_ERROR]
-    assert line.close_code() == 1000
+    assert line.close_code() == 1005
 
 
 def test_nesting_within_the_limit_is_fine(sio: Net) -> None:
@@ -422,7 +449,7 @@ def test_the_application_is_served(sio: Net) -> None:
 
 
 def test_ownership_is_asked_for(make: Any) -> None:
-    net = make(SocketServer, credential=lambda request: request.header("cookie"))
+    net = make(SocketIOServer, credential=lambda request: request.header("cookie"))
     line = net.connect()
     polls = f"{POLL}&sid={json.loads(line.get(POLL).text[1:])['sid']}"
     line.request("POST", polls, b"40", headers=(("Cookie", "x"),))
@@ -432,18 +459,20 @@ def test_ownership_is_asked_for(make: Any) -> None:
     assert len(net.taken(ClientConnecting)) == 1
 
 
-def test_draining_ends_every_session(sio: Net, helpers: Any) -> None:
+def test_draining_ends_every_session(sio: Net) -> None:
     line, _ = joined(sio)
     assert not sio.server.drained()
     sio.server.drain(sio.now)
     sio.settle()
     assert reasons(sio) == [CloseReason.SERVER_CLOSE]
-    line.send(helpers.close_frame(1000))
+    assert not sio.server.drained()
+    line.eof()
     assert sio.server.drained()
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False).filter(lambda number: not number.is_integer())
     | st.text() | st.binary(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
@@ -461,7 +490,7 @@ def placeholder_free(value: Any) -> bool:
 )
 @given(st.lists(JSON.filter(placeholder_free), max_size=3))
 def test_what_one_side_says_the_other_can_say_back(make: Any, args: list[Any]) -> None:
-    net = make(SocketServer, max_payload=1_000_000)
+    net = make(SocketIOServer, max_payload=1_000_000)
     line, client = joined(net)
     net.server.emit(client, "x", *args, now=net.now)
     net.settle()
@@ -479,7 +508,7 @@ def test_what_one_side_says_the_other_can_say_back(make: Any, args: list[Any]) -
 )
 @given(st.lists(st.text(st.characters(codec="utf-8")) | st.binary(max_size=20), max_size=5))
 def test_no_message_raises(make: Any, messages: list[str | bytes]) -> None:
-    net = make(SocketServer)
+    net = make(SocketIOServer)
     line, _ = joined(net)
     line.say(*(f"4{message}" if isinstance(message, str) else message for message in messages))
     line.lose()

@@ -9,17 +9,11 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
 from automoderate.protocol import Peer, Request
-from automoderate.protocol.websocket import (
-    Ending,
-    WebSocket,
-    accept_value,
-    binary_frame,
-    text_frame,
-    wants_websocket,
-)
+from automoderate.protocol.handshake import accept_value, wants_websocket
+from automoderate.protocol.websocket import WebSocket, WebSocketEnd, binary_frame, text_frame
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
-Received = list[str | bytes | Ending]
+Received = list[str | bytes | WebSocketEnd]
 
 
 def frame(opcode: int, data: bytes, *, fin: bool = True) -> bytes:
@@ -31,12 +25,29 @@ def masked(head: bytes, payload: bytes = b"") -> bytes:
     return head + b"\0\0\0\0" + payload
 
 
+class Reader:
+    """A WebSocket whose owner keeps what it leaves unread."""
+
+    def __init__(self, max_size: int, most: int = 3) -> None:
+        self.wire = WebSocket(max_size)
+        self.most = most
+        self.unread = b""
+
+    def receive(self, data: bytes) -> Received:
+        received: Received = []
+        self.unread, end = self.unread + data, 1
+        while end:
+            messages, end, frames = self.wire.receive(self.unread, self.most)
+            assert len([item for item in messages if not isinstance(item, WebSocketEnd)]) <= frames <= self.most
+            received += messages
+            self.unread = self.unread[end:]
+        return received
+
+
 def receive(data: bytes, feed: object, max_size: int = 1000) -> tuple[Received, bytes]:
-    wire = WebSocket(max_size)
-    received: Received = []
-    for piece in feed(data):  # type: ignore[operator]
-        received += wire.receive(piece)
-    return received, wire.data_to_send()
+    reader = Reader(max_size)
+    received = [item for piece in feed(data) for item in reader.receive(piece)]  # type: ignore[operator]
+    return received, reader.wire.data_to_send()
 
 
 def close_code(sent: bytes) -> int:
@@ -62,14 +73,36 @@ def test_fragments_are_put_together_and_pings_answered_in_between(feed: object) 
 
 def test_a_close_frame_is_answered_and_ends_it(feed: object) -> None:
     received, sent = receive(frame(8, b"\x03\xe9bye") + frame(1, b"late"), feed)
-    assert received == [Ending.CLOSED]
-    assert close_code(sent) == 1001
+    (end,) = received
+    assert isinstance(end, WebSocketEnd)
+    assert not end.failed
+    assert close_code(end.answer) == 1001
+    assert sent == b""
 
 
 def test_an_empty_close_frame_is_a_close_frame(feed: object) -> None:
     received, sent = receive(frame(8, b""), feed)
-    assert received == [Ending.CLOSED]
-    assert sent == b"\x88\x00"
+    assert received == [WebSocketEnd(False, b"\x88\x00")]
+    assert sent == b""
+
+
+def test_a_close_frame_may_come_amid_a_message_and_behind_a_ping(feed: object) -> None:
+    data = frame(1, b"begun", fin=False) + frame(9, b"hi") + frame(8, b"\x03\xe8") + frame(9, b"late") + frame(0, b".")
+    received, sent = receive(data, feed)
+    assert received == [WebSocketEnd(False, Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=False))]
+    assert sent == Frame(Opcode.PONG, b"hi").serialize(mask=False)
+
+
+@pytest.mark.parametrize("fragments", [8191, 8192, 8193])
+def test_fragments_are_bounded(feed: object, fragments: int) -> None:
+    data = frame(1, b"", fin=False) + frame(0, b"", fin=False) * (fragments - 2) + frame(0, b"")
+    received, _ = receive(data, feed)
+    if fragments > 8192:
+        (end,) = received
+        assert isinstance(end, WebSocketEnd)
+        assert close_code(end.answer) == 1009
+    else:
+        assert received == [""]
 
 
 STRICTNESS = {
@@ -94,19 +127,53 @@ STRICTNESS = {
 def test_a_peer_that_breaks_the_protocol_is_told_and_no_longer_read(case: str, feed: object) -> None:
     data, code = STRICTNESS[case]
     received, sent = receive(frame(1, b"before") + data + frame(1, b"after"), feed)
-    assert received[:2] == ["before", Ending.FAILED]
-    assert set(received[2:]) <= {Ending.FAILED}
-    assert close_code(sent) == code
+    before, *ends = received
+    assert before == "before"
+    assert all(isinstance(end, WebSocketEnd) and end.failed for end in ends)
+    assert [close_code(end.answer) for end in ends if isinstance(end, WebSocketEnd) and end.answer] == [code]
+    assert sent == b""
 
 
 def test_closing_says_so_once() -> None:
     wire = WebSocket(1000)
-    wire.close()
+    wire.close(1000)
     wire.close(1001)
     assert close_code(wire.data_to_send()) == 1000
     assert wire.data_to_send() == b""
-    assert wire.receive(frame(8, b"\x03\xe8")) == [Ending.CLOSED]
+    received, _, _ = wire.receive(frame(9, b"ping") + frame(8, b"\x03\xe8"), 3)
+    assert received == [WebSocketEnd(False, b"")]
     assert wire.data_to_send() == b""
+
+
+def test_a_close_frame_may_have_no_code() -> None:
+    wire = WebSocket(1000)
+    wire.close(1005)
+    assert wire.data_to_send() == b"\x88\0"
+
+
+def test_a_ping_that_our_close_frame_overtakes_is_not_answered() -> None:
+    reader, ping = Reader(1000), frame(9, b"hi")
+    assert reader.receive(ping[:4]) == []
+    reader.wire.close(1000)
+    assert close_code(reader.wire.data_to_send()) == 1000
+    assert reader.receive(ping[4:]) == []
+    assert reader.wire.data_to_send() == b""
+
+
+@pytest.mark.parametrize("begun", [b"", frame(2, b"x" * 5000)[:4999]])
+def test_what_comes_behind_our_close_frame_is_skipped_up_to_the_peers(feed: object, begun: bytes) -> None:
+    reader = Reader(10_000)
+    assert reader.receive(begun) == []
+    reader.wire.close(1000)
+    reader.wire.data_to_send()
+    rest = frame(2, b"x" * 5000)[4999:] if begun else b""
+    late = frame(1, b"\xff") + frame(9, b"late") + frame(0, b"y" * 5000) + frame(1, b"late", fin=False)
+    data = rest + late + frame(8, b"\x03\xe8") + frame(1, b"later")
+    received = [item for piece in feed(data) for item in reader.receive(piece)]  # type: ignore[operator]
+    # Of what came before the close frame, which may be the beginning of a message, nothing is lost.
+    assert received[-1] == WebSocketEnd(False, b"")
+    assert len(received) == (2 if begun else 1)
+    assert reader.wire.data_to_send() == b""
 
 
 def request(version: str = "1.1", **headers: str) -> Request:
@@ -137,8 +204,8 @@ def test_messages_survive_any_cutting(messages: list[str | bytes], seed: int) ->
     chance = random.Random(seed)
     data = b"".join(frame(1, m.encode()) if isinstance(m, str) else frame(2, m) for m in messages)
     # The whole of it at once is read by another path than its pieces.
-    assert WebSocket(100_000).receive(data) == messages
-    wire = WebSocket(100_000)
+    assert Reader(100_000, 1000).receive(data) == messages
+    wire = Reader(100_000)
     received: Received = []
     while data:
         size = chance.randint(1, 20)
@@ -151,28 +218,34 @@ def test_messages_survive_any_cutting(messages: list[str | bytes], seed: int) ->
 @given(st.binary(max_size=300), st.booleans(), st.binary(max_size=20))
 def test_bytes_mean_the_same_at_once_and_one_by_one(payload: bytes, text: bool, rest: bytes) -> None:
     data = frame(1 if text else 2, payload) + rest
-    at_once, one_by_one = WebSocket(200), WebSocket(200)
+    at_once, one_by_one = Reader(200), Reader(200)
     received = [message for byte in data for message in one_by_one.receive(bytes([byte]))]
-    ended = [item for item in received if isinstance(item, Ending)]
+    ended = [item for item in received if isinstance(item, WebSocketEnd)]
     expected = received[: received.index(ended[0]) + 1] if ended else received
-    assert at_once.receive(data) == expected
-    if not ended:  # two mistakes that come together: either may be the one it is told of
-        assert at_once.data_to_send() == one_by_one.data_to_send()
+    at_once_received = at_once.receive(data)
+    if ended:  # two mistakes that come together: either may be the one it is told of
+        assert at_once_received[:-1] == expected[:-1]
+        assert isinstance(at_once_received[-1], WebSocketEnd)
+    else:
+        assert at_once_received == expected
+    assert at_once.wire.data_to_send() == one_by_one.wire.data_to_send()
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
 def test_every_length_is_read_whole_and_in_pieces(size: int) -> None:
     data = frame(2, b"x" * size)
-    assert WebSocket(size).receive(data) == [b"x" * size]
+    assert Reader(size).receive(data) == [b"x" * size]
     for cut in (1, 2, 5, 7, len(data) - 1):
-        wire = WebSocket(size)
+        wire = Reader(size)
         assert wire.receive(data[:cut]) + wire.receive(data[cut:]) == [b"x" * size]
     if size:
-        assert WebSocket(size - 1).receive(data) == [Ending.FAILED]
+        (end,) = Reader(size - 1).receive(data)
+        assert isinstance(end, WebSocketEnd)
+        assert end.failed
 
 
 def test_a_message_that_comes_with_the_beginning_of_another_is_handed_out_at_once() -> None:
-    wire = WebSocket(1000)
+    wire = Reader(1000)
     first, second = frame(1, b"first"), frame(1, b"second")
     assert wire.receive(first + second[:3]) == ["first"]
     assert wire.receive(second[3:] + first) == ["second", "first"]
@@ -181,10 +254,32 @@ def test_a_message_that_comes_with_the_beginning_of_another_is_handed_out_at_onc
 @settings(print_blob=True, derandomize=True)
 @given(st.binary(max_size=300))
 def test_no_bytes_raise(data: bytes) -> None:
+    reader = Reader(1000)
+    reader.receive(data)
+    reader.receive(data)
+    reader.wire.data_to_send()
+
+
+def test_frames_are_handed_out_as_many_as_are_asked_for() -> None:
     wire = WebSocket(1000)
-    wire.receive(data)
-    wire.receive(data)
-    wire.data_to_send()
+    six = b"".join(frame(1, str(number).encode()) for number in range(3)) + frame(9, b"") * 3
+    received, end, frames = wire.receive(six, 2)
+    assert (received, end, frames) == (["0", "1"], 2 * len(frame(1, b"0")), 2)
+    received, end, frames = wire.receive(six[end:], 3)
+    assert (received, frames) == (["2"], 3)
+    assert wire.data_to_send() == b"\x8a\x00" * 2
+
+
+@pytest.mark.parametrize("size", [1, 4000, 5000])
+def test_a_frame_that_is_cut_is_left_unread_where_it_is_small(size: int) -> None:
+    data = frame(2, b"x" * size)
+    received, end, frames = WebSocket(10_000).receive(data[:-1], 3)
+    assert (received, end, frames) == ([], 0 if size < 4096 else len(data) - 1, 0)
+
+
+@pytest.mark.parametrize("header", [b"\x89", b"\x81\xfe", b"\x02\xff\0\0\0\0\0\0\0"])
+def test_a_header_that_is_cut_is_left_unread(header: bytes) -> None:
+    assert WebSocket(1000).receive(header, 3) == ([], 0, 0)
 
 
 def test_server_frames_are_complete_and_unmasked() -> None:
