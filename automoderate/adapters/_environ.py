@@ -7,9 +7,11 @@ import logging
 from typing import IO, Any
 from urllib.parse import unquote_to_bytes
 
-from automoderate.protocol.events import Request
+from automoderate.protocol.model import Request
 
 log = logging.getLogger("automoderate.wsgi")
+
+_SAID = {"event": "application_said"}
 
 Environ = dict[str, Any]
 
@@ -31,12 +33,12 @@ class ErrorLog(io.TextIOBase):
     def write(self, text: str, /) -> int:
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
-            log.error("%s", line)
+            log.error("%s", line, extra=_SAID)
         return len(text)
 
     def flush(self) -> None:
         if self._line:
-            log.error("%s", self._line)
+            log.error("%s", self._line, extra=_SAID)
             self._line = ""
 
 
@@ -45,7 +47,7 @@ def build(request: Request, body: IO[bytes], size: int) -> Environ:
     name, port = _server(request)
     environ: Environ = {
         "REQUEST_METHOD": request.method,
-        "SCRIPT_NAME": "",
+        "SCRIPT_NAME": _decoded(request.prefix),
         "PATH_INFO": _path(request.target),
         "QUERY_STRING": request.query_string,
         "RAW_URI": request.target,
@@ -96,6 +98,10 @@ def _path(target: str) -> str:
     path = target.partition("?")[0].partition("#")[0]
     if not path.startswith("/") and "://" in path:
         path = "/" + path.partition("://")[2].partition("/")[2]
+    return _decoded(path)
+
+
+def _decoded(path: str) -> str:
     return unquote_to_bytes(path.encode("latin-1", "replace")).decode("latin-1")
 
 

@@ -16,25 +16,23 @@ from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import IO, TypeAlias
 from wsgiref.util import is_hop_by_hop
 
 from attrs import define, field
 
-from automoderate.adapters import ServerStopped
+from automoderate._threads import Call, Inbox, ServerStopped, Workers, real
 from automoderate.adapters._environ import Environ, build
-from automoderate.adapters._shared import Call, Inbox, Workers, real
-from automoderate.protocol.events import Request
-from automoderate.protocol.outputs import Driver, RequestAborted, RequestBody, RequestFinished, RequestStarted
-
-if TYPE_CHECKING:
-    from automoderate.protocol.http import Connection
+from automoderate.protocol.driver import Driver
+from automoderate.protocol.model import Connection, Request
+from automoderate.protocol.outputs import RequestAborted, RequestBody, RequestFinished, RequestStarted
 
 Headers: TypeAlias = list[tuple[str, str]]
 ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None] | None
 # The third argument of start_response is optional, which Callable cannot say.
 StartResponse: TypeAlias = Callable[..., Callable[[bytes], object]]
 WSGIApplication: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
+"""A web application as PEP 3333 has it."""
 RequestOutput: TypeAlias = RequestStarted | RequestBody | RequestFinished | RequestAborted
 
 IN_MEMORY = 512 * 1024  # bytes of a request body that are kept in memory; more goes to a temporary file
@@ -153,7 +151,10 @@ class Bridge:
         try:
             exchange.body.write(data)
         except OSError:  # the disk is full
-            log.exception("Cannot store the body of %s %r", exchange.request.method, exchange.request.path)
+            log.exception(
+                "Cannot store the body of %s %r", exchange.request.method, exchange.request.path,
+                extra={"event": "body_not_stored"},
+            )  # fmt: skip
             self._refuse(exchange, HTTPStatus.INSUFFICIENT_STORAGE, now)
         else:
             exchange.size += len(data)
@@ -173,7 +174,10 @@ class Bridge:
             self._running += 1
         else:
             exchange.running = False
-            log.warning("Too many requests waiting: refused %s %r", exchange.request.method, exchange.request.path)
+            log.warning(
+                "Too many requests waiting: refused %s %r", exchange.request.method, exchange.request.path,
+                extra={"event": "request_refused", "reason": "too many requests waiting"},
+            )  # fmt: skip
             self._refuse(exchange, HTTPStatus.SERVICE_UNAVAILABLE, now)
 
     def _refuse(self, exchange: Exchange, status: HTTPStatus, now: float) -> None:
@@ -191,15 +195,15 @@ class Bridge:
                 Answer(exchange, self).run()
         finally:
             exchange.body.close()
-            self.inbox.post(lambda now: self._finished(exchange))
+            self.inbox.post(lambda _: self._finished())
 
-    def _finished(self, exchange: Exchange) -> None:
+    def _finished(self) -> None:
         self._running -= 1
 
     def drop(self, exchange: Exchange) -> None:
         """Cut the connection of an answer that cannot be completed; from any thread."""
 
-        def abort(now: float) -> None:
+        def abort(_now: float) -> None:
             if not exchange.gone:
                 exchange.connection.transport.abort()
 
@@ -232,9 +236,12 @@ class Answer:
         try:
             self._serve()
         except (ClientGone, ServerStopped) as reason:
-            log.debug("%s was not answered in full: %s", what, reason)
+            log.debug(
+                "%s was not answered in full: %s", what, reason,
+                extra={"event": "answer_cut", "reason": str(reason)},
+            )  # fmt: skip
         except BaseException:  # sys.exit() in a view ends the request, not the thread
-            log.exception("Error in %s", what)
+            log.exception("Error in %s", what, extra={"event": "application_error"})
             self._fail()
         finally:
             self._environ["wsgi.errors"].flush()
@@ -373,7 +380,7 @@ class Answer:
             try:
                 for call in calls:
                     call(now)
-            except Exception:  # nobody can tell how much of it was sent
+            except Exception:  # how much of it was sent cannot be told
                 exchange.connection.transport.abort()
                 raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import http.client
@@ -16,7 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
-from adapter_kit import PATIENCE, Peerside, Running, Script, Start, Web
+
+from kits.adapters import PATIENCE, Peerside, Running, Script, Start, Web
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Callable[[bytes], object]]
@@ -50,7 +52,7 @@ class Site:
         return Chunks()
 
 
-def hello(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+def hello(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     start_response(OK, TEXT)
     return [b"hello"]
 
@@ -117,7 +119,7 @@ def test_head_has_the_headers_and_no_body(start: Start) -> None:
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
 def test_answers_without_a_body_keep_the_connection_usable(start: Start, status: str) -> None:
-    def empty(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def empty(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         start_response(status, [])
         return [b"not allowed here"]
 
@@ -178,7 +180,7 @@ def test_a_large_answer_to_a_slow_reader_is_held_back_at_its_source(start: Start
     produced = 0
     chunk = b"0123456789abcdef" * 1024
 
-    def large(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def large(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         def chunks() -> Iterator[bytes]:
             nonlocal produced
             for _ in range(500):
@@ -204,7 +206,7 @@ def test_a_large_answer_to_a_slow_reader_is_held_back_at_its_source(start: Start
 
 
 def test_an_answer_of_one_huge_piece_needs_no_huge_buffer(start: Start) -> None:
-    def huge(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def huge(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         start_response(OK, TEXT)
         return [b"x" * 4_000_000]
 
@@ -218,7 +220,7 @@ def test_an_answer_of_one_huge_piece_needs_no_huge_buffer(start: Start) -> None:
 def test_pieces_are_sent_as_they_are_produced(start: Start) -> None:
     go_on = threading.Event()
 
-    def live(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def live(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         start_response(OK, TEXT)
         yield b"first"
         go_on.wait(PATIENCE)
@@ -233,7 +235,7 @@ def test_pieces_are_sent_as_they_are_produced(start: Start) -> None:
 
 
 def test_the_write_callable(start: Start) -> None:
-    def imperative(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def imperative(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         write = start_response(OK, TEXT)
         write(b"written, ")
         return [b"then returned"]
@@ -243,7 +245,7 @@ def test_the_write_callable(start: Start) -> None:
 
 
 def test_an_application_that_fails_early_is_an_error_page(start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    def fail(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def fail(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         start_response(OK, TEXT)
         raise ValueError("a secret detail")
 
@@ -255,7 +257,7 @@ def test_an_application_that_fails_early_is_an_error_page(start: Start, caplog: 
 
 
 def test_a_path_cannot_add_lines_to_the_log(start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    def fail(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def fail(_environ: Environ, _start_response: StartResponse) -> Iterable[bytes]:
         raise ValueError
 
     server = start(Web(), app=Site(**{"x\nERROR all is lost": fail}))
@@ -263,8 +265,25 @@ def test_a_path_cannot_add_lines_to_the_log(start: Start, caplog: pytest.LogCapt
     assert r"Error in GET '/x\nERROR all is lost'" in caplog.messages
 
 
+def test_as_many_requests_wait_at_once_as_there_are_threads(start: Start) -> None:
+    """An application that waits inside its requests is served by more threads."""
+    together = threading.Barrier(64, timeout=PATIENCE)
+
+    def wait(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        together.wait()
+        start_response(OK, TEXT)
+        return [b"all are here"]
+
+    server = start(Web(), app=Site(wait=wait), threads=64)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(64)]
+        for client in clients:
+            client.send(b"GET /wait HTTP/1.0\r\n\r\n")
+        assert all(client.rest().endswith(b"all are here") for client in clients)
+
+
 def test_leaving_the_interpreter_in_a_view_ends_the_request_alone(start: Start) -> None:
-    def leave(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def leave(_environ: Environ, _start_response: StartResponse) -> Iterable[bytes]:
         raise SystemExit(1)
 
     server = start(Web(), app=Site(leave=leave, index=hello), threads=1)
@@ -274,7 +293,7 @@ def test_leaving_the_interpreter_in_a_view_ends_the_request_alone(start: Start) 
 
 @pytest.mark.parametrize("headers", [TEXT, [*TEXT, ("Content-Length", "1000")]])
 def test_an_application_that_fails_late_cuts_the_connection(start: Start, headers: list[tuple[str, str]]) -> None:
-    def fail(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def fail(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         def chunks() -> Iterator[bytes]:
             yield b"half an answer"
             raise ValueError("broken")
@@ -292,7 +311,7 @@ def test_an_application_that_fails_late_cuts_the_connection(start: Start, header
 
 
 def test_an_error_page_of_the_applications_own(start: Start) -> None:
-    def recover(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def recover(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         import sys
 
         start_response(OK, TEXT)
@@ -309,7 +328,7 @@ def test_an_error_page_of_the_applications_own(start: Start) -> None:
 def test_an_error_after_the_headers_comes_back_to_the_application(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def recover(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def recover(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         import sys
 
         write = start_response(OK, TEXT)
@@ -341,7 +360,7 @@ def test_an_error_after_the_headers_comes_back_to_the_application(
     ],
 )
 def test_a_broken_application_is_an_error_page(start: Start, status: str, headers: Any, chunks: Any) -> None:
-    def broken(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def broken(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if status is not None:
             start_response(status, headers)
         made: Iterable[bytes] = chunks
@@ -353,7 +372,7 @@ def test_a_broken_application_is_an_error_page(start: Start, status: str, header
 
 
 def test_starting_twice_is_an_error_page(start: Start) -> None:
-    def twice(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def twice(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         start_response(OK, TEXT)
         start_response(OK, TEXT)
         return [b"x"]
@@ -362,7 +381,7 @@ def test_starting_twice_is_an_error_page(start: Start) -> None:
 
 
 def test_more_than_the_declared_length_is_not_sent(start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    def excessive(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def excessive(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         start_response(OK, [("Content-Length", "5")])
         return site.streaming([b"123", b"456", b"789"])
 
@@ -378,7 +397,7 @@ def test_more_than_the_declared_length_is_not_sent(start: Start, caplog: pytest.
 
 
 def test_less_than_the_declared_length_cuts_the_connection(start: Start) -> None:
-    def short(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def short(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         start_response(OK, [("Content-Length", "500")])
         return [b"123"]
 
@@ -388,7 +407,7 @@ def test_less_than_the_declared_length_cuts_the_connection(start: Start) -> None
 
 
 def test_how_the_hop_is_framed_is_not_the_applications_business(start: Start) -> None:
-    def meddling(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def meddling(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         start_response(OK, [("Transfer-Encoding", "gzip"), ("Connection", "upgrade"), ("X-Kept", "yes")])
         return [b"hello"]
 
@@ -399,7 +418,7 @@ def test_how_the_hop_is_framed_is_not_the_applications_business(start: Start) ->
 
 
 def test_a_client_that_goes_stops_the_answer(start: Start) -> None:
-    def endless(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def endless(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         def chunks() -> Iterator[bytes]:
             while True:
                 yield b"and on and on " * 1000
@@ -418,7 +437,7 @@ def test_a_client_that_goes_stops_the_answer(start: Start) -> None:
 
 
 def test_a_client_that_goes_while_its_answer_is_held_back_frees_the_thread(start: Start) -> None:
-    def endless(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def endless(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         def chunks() -> Iterator[bytes]:
             while True:
                 produced.set()
@@ -485,7 +504,7 @@ def test_a_slow_application_delays_no_job(start: Start) -> None:
     with server.connect() as client:
         client.send(b"echo in\n")
         assert client.line() == b"in"
-        server.call(lambda now: driver.job(driver.lines[0], lambda: go_on.wait(PATIENCE)))
+        server.call(lambda _: driver.job(driver.lines[0], lambda: go_on.wait(PATIENCE)))
         client.send(b"echo still here\n")
         assert client.line() == b"still here"
         go_on.set()
@@ -531,7 +550,7 @@ def test_a_peer_that_takes_nothing_does_not_keep_a_thread_for_ever(
 
     monkeypatch.setattr(_wsgi, "STALL_TIMEOUT", 0.05)
 
-    def large(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def large(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         start_response(OK, TEXT)
         return site.streaming(b"x" * 1_000_000 for _ in range(50))
 
@@ -564,7 +583,7 @@ def test_a_request_under_way_is_finished_before_leaving(start: Start) -> None:
         client.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
         assert inside.wait(PATIENCE)
         server.handle.stop()
-        server.call(lambda now: None)
+        server.call(lambda _: None)
         go_on.set()
         assert client.rest().endswith(b"hello")
     server.stop()
@@ -613,7 +632,7 @@ def test_answers_in_a_row_to_a_slow_reader_are_held_back_one_after_the_other(sta
 def test_who_asks_on_and_takes_no_answer_keeps_no_thread(start: Start) -> None:
     pages = itertools.count()
 
-    def page(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def page(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         next(pages)
         start_response(OK, TEXT)
         return [b"x" * 5_000] * 10
@@ -636,7 +655,7 @@ def test_who_asks_on_and_never_takes_an_answer_is_dropped(start: Start, monkeypa
 
     monkeypatch.setattr(_wsgi, "STALL_TIMEOUT", 0.0)
 
-    def page(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def page(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         start_response(OK, TEXT)
         return [b"x" * 50_000]
 
@@ -650,7 +669,7 @@ def test_who_asks_on_and_never_takes_an_answer_is_dropped(start: Start, monkeypa
 
 
 def test_an_answer_of_nothing(start: Start) -> None:
-    def nothing(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def nothing(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         start_response("404 Not Found", TEXT)
         return []
 
@@ -660,10 +679,10 @@ def test_an_answer_of_nothing(start: Start) -> None:
 
 def test_a_full_disk_refuses_the_body_and_nothing_else(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(io.BytesIO):
-        def __init__(self, size: int) -> None:
+        def __init__(self, _size: int) -> None:
             super().__init__()
 
-        def write(self, data: object, /) -> int:
+        def write(self, _data: object, /) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tempfile.SpooledTemporaryFile", Full)
@@ -681,7 +700,7 @@ def test_a_mistake_of_the_driver_in_an_answer_ends_that_connection_alone(
     driver = Web()
     server = start(driver, app=Site(index=hello))
 
-    def fail(*arguments: object) -> None:
+    def fail(*_arguments: object) -> None:
         delattr(driver, method)
         raise RuntimeError("a mistake in the driver")
 

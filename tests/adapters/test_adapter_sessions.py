@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from adapter_kit import PATIENCE, Running, Start, Web
 from echo_server import SocketEcho
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from automoderate.protocol.config import Config
-from automoderate.protocol.socketio import SocketServer
+from kits.adapters import PATIENCE, Running, Start, Web
 
 HANDSHAKE = (
     b"GET /engine.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -26,8 +25,7 @@ HANDSHAKE = (
 
 
 def echo() -> SocketEcho:
-    names = iter(range(1_000_000))
-    return SocketEcho(SocketServer(Config(), new_id=lambda: f"id-{next(names)}"))
+    return SocketEcho(Config())
 
 
 def websocket(server: Running, path: str = "/socket.io/", sid: str | None = None, **options: Any) -> ClientConnection:
@@ -142,7 +140,7 @@ def test_a_reset_in_any_phase_leaves_the_others_alone(start: Start, progress: st
             suffix = f"&sid={polling.sid} HTTP/1.1\r\n".encode()
             if progress == "poll waiting":
                 client.send(b"GET /engine.io/?EIO=4&transport=polling" + suffix + b"Host: x\r\n\r\n")
-                while server.call(lambda now: driver.sessions[-1].poll) is None:
+                while server.call(lambda _: driver.sessions[-1].poll) is None:
                     pass
             else:
                 client.send(HANDSHAKE.replace(b" HTTP/1.1\r\n", suffix, 1))
@@ -177,7 +175,7 @@ def test_a_member_that_never_reads_is_dropped_and_the_others_get_every_broadcast
         polling = Polling(server, "/engine.io/")
         padding = "x" * 50_000
         count = 0
-        while server.call(lambda now: len(driver.sessions)) == 3:
+        while server.call(lambda _: len(driver.sessions)) == 3:
             assert count < 1000, "the member that never reads was kept"
             text = f"{count} {padding}"
             server.call(lambda now, text=text: driver.broadcast(text, now))  # type: ignore[misc]
@@ -230,7 +228,7 @@ def test_leaving_tells_every_session_so_that_it_comes_back(start: Start, caplog:
     with websocket(server, "/engine.io/") as client, server.connect() as waiting:
         client.recv(PATIENCE)
         waiting.send(f"GET /engine.io/?EIO=4&transport=polling&sid={poller.sid} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        while server.call(lambda now: driver.sessions[0].poll) is None:
+        while server.call(lambda _: driver.sessions[0].poll) is None:
             pass
         server.handle.stop()
         with pytest.raises(ConnectionClosed):

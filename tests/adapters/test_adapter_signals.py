@@ -3,45 +3,41 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-import adapter_kit
 import pytest
-from adapter_kit import PATIENCE, Peerside
 
-import automoderate
-
-ROOT = Path(automoderate.__file__).parents[1]
+from kits.adapters import PATIENCE, left_cleanly, process
 
 
-@contextmanager
-def process(kind: str, drain_timeout: float) -> Iterator[tuple[subprocess.Popen[str], Callable[[], Peerside]]]:
-    """A server in a process of its own, and a way to connect to it."""
-    command = [sys.executable, "-W", "error", adapter_kit.__file__, kind, str(drain_timeout)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as server:
-        try:
-            assert server.stdout is not None
-            port = int(server.stdout.readline())
-            yield server, lambda: Peerside.connect(("127.0.0.1", port))
-        finally:
-            server.kill()
+def test_running_out_of_file_descriptors_costs_a_line_in_the_log_and_nobody_who_is_there(kind: str) -> None:
+    with process(kind, PATIENCE) as (server, connect), connect() as before:
+        before.send(b"echo in\n")
+        assert before.line() == b"in"
+        numbers = [int(name) for name in os.listdir(f"/proc/{server.pid}/fd")]
+        limits = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (max(numbers) + 1, limits[1]))
+        # As many as there are numbers free below the limit, and many that have to wait.
+        late = [connect() for _ in range(max(numbers) + 20 - len(numbers))]
+        assert server.stderr is not None
+        assert "Cannot accept connections for now: Too many open files" in server.stderr.readline()
+        # Two pauses later there is still nothing to accept with.
+        before.send(b"alarm 2.5\necho meanwhile\n")
+        assert before.line() == b"meanwhile"
+        assert before.line() == b"ring"
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
+        for client in late:
+            with client:
+                client.send(b"echo at last\n")
+                assert client.line() == b"at last"
+        server.send_signal(signal.SIGTERM)
+        _, complaints = server.communicate(timeout=PATIENCE)
+        assert not complaints, "one line was enough"
+        assert server.returncode == 0
 
 
-def left_cleanly(server: subprocess.Popen[str]) -> bool:
-    _, complaints = server.communicate(timeout=PATIENCE)
-    assert "Traceback" not in complaints
-    return server.returncode == 0
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_drains_and_leaves(kind: str, number: signal.Signals) -> None:
     with process(kind, PATIENCE) as (server, connect), connect() as client:
         client.send(b"hold\n")

@@ -8,24 +8,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import echo_server
 import pytest
-from adapter_kit import PATIENCE
 from websockets.sync.client import connect
 
-import automoderate
-
-ROOT = Path(automoderate.__file__).parents[1]
+from kits import PYTHONPATH
+from kits.adapters import PATIENCE
 
 
 @contextmanager
 def program(*arguments: str) -> Iterator[str]:
     """A running echo server: its address without the scheme."""
-    command = [sys.executable, "-W", "error", echo_server.__file__, "--port", "0", *arguments]
+    command = [sys.executable, "-W", "error", "-m", "echo_server", "--port", "0", *arguments]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": PYTHONPATH}
     ) as server:
         try:
             assert server.stdout is not None

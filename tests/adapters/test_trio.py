@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import logging
 import os
-import resource
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -16,28 +14,23 @@ from typing import Any, cast
 import pytest
 import trio
 import trio.testing
-from adapter_kit import PATIENCE, Peerside, Script
 from attrs import define, field
 
-from automoderate.adapters import Handle, ServerStopped
+from automoderate._threads import ServerStopped
 from automoderate.adapters import trio as adapter
-from automoderate.protocol.outputs import Driver
+from automoderate.adapters.runtime import Handle, Options
+from automoderate.protocol.driver import Driver
+from kits.adapters import PATIENCE, Peerside, Script
 
 
 @define(eq=False)
 class Tasks(trio.abc.Instrument):
-    """Knows the tasks of a run, and how many of them were there at most to write."""
+    """Knows the tasks of a run."""
 
     alive: set[trio.lowlevel.Task] = field(factory=set)
-    most_writers: int = 0
-
-    @property
-    def writers(self) -> int:
-        return sum("_write_unsent" in task.name for task in self.alive)
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
         self.alive.add(task)
-        self.most_writers = max(self.most_writers, self.writers)
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
         self.alive.discard(task)
@@ -54,7 +47,7 @@ def run(main: Callable[[], Any], *instruments: trio.abc.Instrument) -> None:
 
 
 async def start(nursery: trio.Nursery, driver: object, **options: Any) -> Handle:
-    serve = functools.partial(adapter.serve, cast(Driver, driver), host="127.0.0.1", port=0, **options)
+    serve = functools.partial(adapter.serve, cast(Driver, driver), Options(port=0, **options))
     handle = await nursery.start(serve)
     assert isinstance(handle.addresses, tuple)
     return cast(Handle, handle)
@@ -115,9 +108,7 @@ def test_a_server_that_cannot_listen_never_starts() -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(BaseExceptionGroup) as raised:
             async with trio.open_nursery() as nursery:
                 await nursery.start(
-                    functools.partial(
-                        adapter.serve, cast(Driver, Script()), host="127.0.0.1", port=taken.getsockname()[1]
-                    )
+                    functools.partial(adapter.serve, cast(Driver, Script()), Options(port=taken.getsockname()[1]))
                 )
         assert raised.group_contains(OSError, match="cannot listen on")
 
@@ -130,7 +121,7 @@ def test_a_handle_is_for_other_threads_and_stop_is_for_any() -> None:
         async with trio.open_nursery() as nursery:
             handle = await start(nursery, driver)
             async with client(handle) as stream:
-                call = functools.partial(handle.submit, lambda now: driver.shout(b"from a thread\n"))
+                call = functools.partial(handle.submit, lambda _: driver.shout(b"from a thread\n"))
                 future = await trio.to_thread.run_sync(call)
                 assert await exactly(stream, 14) == b"from a thread\n"
                 assert future.result(0) is None
@@ -149,7 +140,7 @@ def test_calls_from_threads_after_the_end_fail_at_once() -> None:
         failed: list[BaseException | None] = []
 
         def call() -> None:
-            failed.append(handle.submit(lambda now: None).exception(0))
+            failed.append(handle.submit(lambda _: None).exception(0))
             handle.stop()
 
         for _ in range(8):
@@ -171,7 +162,7 @@ def test_a_call_after_the_whole_run_is_over_fails_too() -> None:
             nursery.cancel_scope.cancel()
 
     run(main)
-    assert isinstance(handles[0].submit(lambda now: None).exception(0), ServerStopped)
+    assert isinstance(handles[0].submit(lambda _: None).exception(0), ServerStopped)
     handles[0].stop()
 
 
@@ -210,7 +201,7 @@ def test_who_comes_when_everybody_was_told_to_go_is_turned_away_and_keeps_nobody
                 slow.send(b"echo hello\n")
                 await until(lambda: driver.lines)
                 slow.narrow()
-                handle.submit(lambda now: driver.shout(bytes(4_000_000)))
+                handle.submit(lambda _: driver.shout(bytes(4_000_000)))
                 handle.stop()
                 await until(lambda: driver.draining)
                 async with await trio.open_tcp_stream(*handle.addresses[0]) as late:
@@ -244,7 +235,7 @@ def test_a_server_that_is_cancelled_before_it_starts_leaves_nothing() -> None:
         before, others = files(), set(tasks.alive)
         with trio.CancelScope() as scope:
             scope.cancel()
-            await adapter.serve(cast(Driver, Script()), host="127.0.0.1", port=0)
+            await adapter.serve(cast(Driver, Script()), Options(port=0))
         assert scope.cancelled_caught
         assert (files(), tasks.alive) == (before, others)
 
@@ -264,6 +255,28 @@ def test_an_error_elsewhere_in_the_program_drains_as_well() -> None:
         run(main)
     assert raised.group_contains(LookupError, match="something else")
     assert driver.draining
+
+
+def test_a_blocked_connection_has_no_task() -> None:
+    tasks = Tasks()
+
+    async def main() -> None:
+        driver = Script()
+        async with trio.open_nursery() as nursery:
+            handle = await start(nursery, driver, max_write_buffer=64 * 1024 * 1024)
+            with Peerside.connect(handle.addresses[0]) as slow:
+                slow.send(b"echo hello\n")
+                assert await trio.to_thread.run_sync(slow.line) == b"hello"
+                slow.narrow()
+                direct, others = driver.lines[0].write, set(tasks.alive)
+                handle.submit(lambda _: driver.shout(b"x" * 4_000_000 + b"\n"))
+                await until(lambda: driver.lines[0].write != direct)
+                assert tasks.alive == others
+                assert len(await trio.to_thread.run_sync(slow.line)) == 4_000_000
+                await until(lambda: driver.lines[0].write == direct)
+            handle.stop()
+
+    run(main, tasks)
 
 
 def test_hundreds_of_connections_leave_no_task_behind() -> None:
@@ -300,172 +313,6 @@ def test_hundreds_of_connections_leave_no_task_behind() -> None:
     run(main, tasks)
 
 
-def test_a_crash_in_one_connection_ends_it_alone(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    received = adapter._Link.received
-
-    def crash(link: adapter._Link, data: bytes) -> None:
-        if data == b"crash\n":
-            raise ZeroDivisionError("a mistake in the adapter")
-        received(link, data)
-
-    monkeypatch.setattr(adapter._Link, "received", crash)
-
-    async def main() -> None:
-        driver = Script()
-        async with trio.open_nursery() as nursery:
-            handle = await start(nursery, driver)
-            async with client(handle) as one, client(handle) as other:
-                await one.send_all(b"crash\n")
-                assert await rest(one) == b""
-                await other.send_all(b"echo still here\n")
-                assert await exactly(other, 11) == b"still here\n"
-            await until(lambda: len(driver.lost) == 2)
-            handle.stop()
-
-    run(main)
-    assert "a mistake in the adapter" in caplog.text
-
-
-def test_a_crash_while_a_blocked_connection_is_written_ends_it_alone(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def crash(link: adapter._Link) -> None:
-        raise ZeroDivisionError("a mistake in the adapter")
-
-    monkeypatch.setattr(adapter._Link, "send_unsent", crash)
-
-    async def main() -> None:
-        driver = Script()
-        async with trio.open_nursery() as nursery:
-            handle = await start(nursery, driver, max_write_buffer=1 << 30)
-            with Peerside.connect(handle.addresses[0]) as slow:
-                slow.send(b"echo hello\n")
-                await until(lambda: driver.lines)
-                slow.narrow()
-                blocked = driver.lines[0]
-                handle.submit(lambda now: driver.shout(bytes(4_000_000)))
-                await trio.to_thread.run_sync(slow.ended)
-                await until(lambda: blocked in driver.lost)
-            async with client(handle):
-                pass
-            handle.stop()
-
-    run(main)
-    assert "a mistake in the adapter" in caplog.text
-
-
-def test_a_stalled_reader_gets_everything_in_order_once_it_resumes_and_has_a_task_meanwhile() -> None:
-    tasks = Tasks()
-    count, padding = 200, b"x" * 50_000
-
-    async def main() -> None:
-        driver = Script()
-        async with trio.open_nursery() as nursery:
-            handle = await start(nursery, driver, max_write_buffer=64 * 1024 * 1024)
-            with Peerside.connect(handle.addresses[0]) as slow:
-                slow.send(b"echo hello\n")
-                assert await trio.to_thread.run_sync(slow.line) == b"hello"
-                slow.narrow()
-                direct, others = driver.lines[0].write, len(tasks.alive)
-
-                def shout(number: int) -> Callable[[float], None]:
-                    return lambda now: driver.shout(b"%d %s\n" % (number, padding))
-
-                for number in range(count // 2):
-                    handle.submit(shout(number))
-                await until(lambda: driver.lines[0].write != direct)
-                assert (len(tasks.alive), tasks.writers) == (others + 1, 1)
-                first = await trio.to_thread.run_sync(slow.line)
-                for number in range(count // 2, count):  # some of them before the rest has left, some after
-                    handle.submit(shout(number))
-                    await trio.sleep(0)
-                lines = [first, *[await trio.to_thread.run_sync(slow.line) for _ in range(count - 1)]]
-                assert [line.partition(b" ")[0] for line in lines] == [b"%d" % number for number in range(count)]
-                assert {len(line.partition(b" ")[2]) for line in lines} == {len(padding)}
-                await until(lambda: driver.lines[0].write == direct)
-                assert len(tasks.alive) == others
-            handle.stop()
-
-    run(main, tasks)
-
-
-def test_a_connection_that_blocks_again_and_again_never_has_two_writers() -> None:
-    tasks = Tasks()
-
-    async def main() -> None:
-        driver = Script()
-        async with trio.open_nursery() as nursery:
-            handle = await start(nursery, driver, max_write_buffer=64 * 1024 * 1024)
-            with Peerside.connect(handle.addresses[0]) as slow:
-                slow.send(b"echo hello\n")
-                assert await trio.to_thread.run_sync(slow.line) == b"hello"
-                slow.narrow()
-                for _ in range(10):
-                    handle.submit(lambda now: driver.shout(b"x" * 1_000_000 + b"\n"))
-                    handle.submit(lambda now: driver.shout(b"y" * 1_000_000 + b"\n"))
-                    for letter in (b"x", b"y"):
-                        assert await trio.to_thread.run_sync(slow.line) == letter * 1_000_000
-            handle.stop()
-
-    run(main, tasks)
-    assert (tasks.most_writers, tasks.writers) == (1, 0)
-
-
-def test_a_blocked_connection_that_ends_leaves_no_task_that_writes() -> None:
-    tasks = Tasks()
-
-    async def main() -> None:
-        driver = Script()
-        async with trio.open_nursery() as nursery:
-            handle = await start(nursery, driver, max_write_buffer=1_000_000)
-            with Peerside.connect(handle.addresses[0]) as slow:
-                slow.send(b"echo hello\n")
-                await until(lambda: driver.lines)
-                slow.narrow()
-                handle.submit(lambda now: driver.shout(bytes(4_000_000)))
-                await until(lambda: tasks.writers)
-                handle.submit(lambda now: driver.shout(b"more than the bound allows"))
-                await until(lambda: driver.lost)
-                await until(lambda: not tasks.writers)
-            handle.stop()
-
-    run(main, tasks)
-
-
-def test_running_out_of_file_descriptors_is_survived(caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        async with trio.open_nursery() as nursery:
-            handle = await start(nursery, Script())
-            async with client(handle) as before:
-                late = socket.socket()
-                limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-                try:
-                    highest = max(map(int, os.listdir("/proc/self/fd")))
-                    fill = [os.dup(0) for _ in range(highest + 1 - files())]
-                    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
-                    with contextlib.suppress(OSError):
-                        while True:
-                            fill.append(os.dup(0))
-                    late.connect(handle.addresses[0])
-                    await until(lambda: "Cannot accept connections" in caplog.text)
-                    await before.send_all(b"echo still here\n")
-                    assert await exactly(before, 11) == b"still here\n"
-                finally:
-                    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-                    for number in fill:
-                        os.close(number)
-                with Peerside(late) as peer:
-                    late.settimeout(PATIENCE)
-                    peer.send(b"echo at last\n")
-                    assert await trio.to_thread.run_sync(peer.line) == b"at last"
-            handle.stop()
-
-    with caplog.at_level(logging.WARNING):
-        run(main)
-
-
 def test_jobs_run_in_as_many_threads_as_allowed() -> None:
     async def main() -> None:
         driver = Script()
@@ -483,7 +330,7 @@ def test_jobs_run_in_as_many_threads_as_allowed() -> None:
             handle = await start(nursery, driver, threads=3)
             async with client(handle) as stream:
 
-                def begin(now: float) -> None:
+                def begin(_now: float) -> None:
                     for _ in range(9):
                         driver.job(driver.lines[0], work)
 

@@ -9,8 +9,7 @@ from wsgiref import validate
 import pytest
 
 from automoderate.adapters._environ import ErrorLog, build
-from automoderate.protocol.events import Request
-from automoderate.protocol.outputs import Peer
+from automoderate.protocol.model import Peer, Request
 
 PEER = Peer("192.0.2.7", 5000, local_address="198.51.100.1", local_port=6217)
 
@@ -42,6 +41,12 @@ def test_the_request_line() -> None:
     assert told["QUERY_STRING"] == "x=%20y"
     assert told["RAW_URI"] == told["REQUEST_URI"] == "/a%20b/%C3%A9?x=%20y"
     assert told["SERVER_PROTOCOL"] == "HTTP/1.1"
+
+
+def test_the_path_below_which_a_proxy_shows_us() -> None:
+    told = environ("/a", prefix="/caf%C3%A9/x")
+    assert told["SCRIPT_NAME"].encode("latin-1").decode() == "/café/x"
+    assert told["PATH_INFO"] == "/a"
 
 
 @pytest.mark.parametrize(
