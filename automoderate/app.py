@@ -5,48 +5,69 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import importlib
 import logging
+import os
 import random
+import resource
 import secrets
-import sys
-import threading
-from collections.abc import Callable, Iterator
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
 from flask import Flask
 from flask_login import user_logged_out
-from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from sqlalchemy import URL
+from sqlalchemy.exc import ArgumentError
 
-from automoderate import adapters
-from automoderate.adapters import Handle
+from automoderate import _logs, adapters, contract, control
+from automoderate.adapters.runtime import Certificate, Handle, Options
 from automoderate.backplane.memory import MemoryBackplane
 from automoderate.core.hub import Limits
-from automoderate.dashboard import create_api_app, create_app
+from automoderate.dashboard import client_installed, create_app, is_genuine
 from automoderate.directory.access import SQLDirectory
 from automoderate.directory.database import Database, DatabaseUnavailable
 from automoderate.directory.sessions import SessionReader
-from automoderate.mounted import take_over
+from automoderate.directory.urls import InvalidDatabaseURL
+from automoderate.integrations.commits import CommitListener
+from automoderate.integrations.flask_database import database_url
+from automoderate.integrations.flask_socketio import take_over
+from automoderate.integrations.wsgi_target import CannotLoad, load_application
+from automoderate.metrics import exposition
 from automoderate.protocol.config import Config
+from automoderate.protocol.files import StaticFile
 from automoderate.realtime import Realtime
-from automoderate.server import BackplaneUnavailable, Server
+from automoderate.server import Server
+from automoderate.server.admin import AdminOptions
+from automoderate.server.api import ApiOptions
+from automoderate.server.interfaces import BackplaneUnavailable
+from automoderate.server.tracing import Tracer
 from automoderate.settings import DEFAULT_DATABASE_URL, WEAK_SECRET, Settings
+from automoderate.update_payloads import trial_update
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from automoderate.backplane.redis import RedisBackplane
+    from automoderate.opentelemetry import OpenTelemetryTracer
 
 T = TypeVar("T")
 
 log = logging.getLogger("automoderate.app")
 
+CLIENT_FOLDER = Path(__file__).parent / "dashboard" / "static" / "vendor"
+"""Where building the package puts the client for browsers."""
+
 API_PREFIX = "/realtime"
 """Where the publishing API is while another application is mounted."""
 
-MAKE_A_SECRET = "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+MAKE_A_SECRET = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 
 class CannotStart(RuntimeError):
@@ -63,6 +84,11 @@ class Assembly:
     server: Server
     application: WSGIApplication
     adapter: ModuleType
+    certificate: Certificate | None = None
+    sockets: Sequence[socket.socket] = ()
+    """Sockets that listen already, in place of the settings' addresses."""
+    tracer: OpenTelemetryTracer | None = None
+    """Its own, which ends with it."""
 
     def run(self, on_ready: Callable[[Handle], None] | None = None) -> None:
         """Serve until stopped by a signal or by the handle that ``on_ready`` gets. Raises :exc:`CannotStart`.
@@ -73,40 +99,88 @@ class Assembly:
         def ready(handle: Handle) -> None:
             self.realtime.bind(self.server, handle)
             for address, port in handle.addresses:
-                shown = f"[{address}]" if ":" in address else address
-                log.info("listening on http://%s:%d with %s", shown, port, self.settings.adapter)
+                log.info(
+                    "listening on %s with %s", self._url(address, port), self.settings.adapter,
+                    extra={"event": "listening"},
+                )  # fmt: skip
             if on_ready is not None:
                 on_ready(handle)
 
         try:
-            with _rare_collections():
+            with _rare_collections(), _many_descriptors(), self._listening():
                 self._serve(ready)
         except OSError as error:
-            raise CannotStart(cannot_listen(self.settings, error)) from error
+            raise CannotStart(cannot_listen(error)) from error
         finally:
             self.realtime.unbind()
             self.database.close()
+            if self.tracer is not None:
+                self.tracer.close()
 
-    def _serve(self, ready: Callable[[Handle], None]) -> None:
-        self.adapter.run(
-            self.server,
+    def _url(self, address: str, port: int) -> str:
+        scheme = "http" if self.certificate is None else "https"
+        if not port:
+            return f"{scheme}+unix:{address}"
+        return f"{scheme}://[{address}]:{port}" if ":" in address else f"{scheme}://{address}:{port}"
+
+    def _listening(self) -> contextlib.AbstractContextManager[object]:
+        """Within it, what a mounted application commits takes effect on live sessions at once."""
+        if self.settings.wsgi is None:
+            return contextlib.nullcontext()
+        return contextlib.closing(CommitListener(self._announce))
+
+    def _announce(self, user_id: str | None, project_id: str | None) -> None:
+        told = self.realtime.access_changed(user_id=user_id, project_id=project_id)
+        told.add_done_callback(_report)
+
+    @property
+    def options(self) -> Options:
+        """Where and how an adapter serves it."""
+        return Options(
             host=self.settings.host,
             port=self.settings.port,
+            uds=self.settings.uds,
+            sockets=self.sockets,
+            reuse_port=self.settings.workers > 1,
             app=self.application,
             threads=self.settings.threads,
             drain_timeout=self.settings.drain_timeout,
-            # As for a client that polls: the adapter's default is less than one project's history.
+            # As for a client that polls: the default is less than one project's history.
             max_write_buffer=_protocol_config(self.settings).send_buffer,
-            on_ready=ready,
-            # By its number: where eventlet has patched threading, the current thread is never the main one.
-            handle_signals=threading.get_native_id() == threading.main_thread().native_id,
-            reuse_port=self.settings.workers > 1,
+            certificate=self.certificate,
         )
 
+    def _serve(self, ready: Callable[[Handle], None]) -> None:
+        self.adapter.run(self.server, self.options, on_ready=ready, handle_signals=_may_handle_signals())
 
-def run(settings: Settings) -> None:
-    """Build a server and serve until SIGTERM or SIGINT. Raises :exc:`CannotStart`."""
-    build(settings).run()
+
+def _may_handle_signals() -> bool:
+    """Whether this is the main thread, as the interpreter knows it.
+
+    ``threading`` does not: a forked process has the main thread's number of its parent, and where eventlet has patched
+    it the current thread is never the main one.
+    """
+    try:
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
+    except ValueError:
+        return False
+    return True
+
+
+def _report(told: Future[None]) -> None:
+    if error := told.exception():
+        log.warning(
+            "a change of access was not announced, and takes effect at the next re-check: %s", error,
+            extra={"event": "announcement_failed", "reason": str(error)},
+        )  # fmt: skip
+
+
+def run(settings: Settings, sockets: Sequence[socket.socket] = ()) -> None:
+    """Build a server and serve until SIGTERM or SIGINT. Raises :exc:`CannotStart`.
+
+    ``sockets`` that listen already are served in place of the settings' addresses.
+    """
+    build(settings, sockets).run()
 
 
 @contextlib.contextmanager
@@ -127,28 +201,106 @@ def _rare_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-def build(settings: Settings) -> Assembly:
-    """Put a server together; our own database is made if it is not there yet. Raises :exc:`CannotStart`."""
+@contextlib.contextmanager
+def _many_descriptors() -> Iterator[None]:
+    """Allow this process as many open files as it may allow itself while serving, as Node and Go do.
+
+    Each client takes one. The lower, soft limit is for programs that use select(), which breaks beyond 1,024; systemd
+    and shells leave it to others to raise it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # an unlimited one is more than some systems take
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def build(settings: Settings, sockets: Sequence[socket.socket] = (), *, tracer: Tracer | None = None) -> Assembly:
+    """Put a server together; our own database is made if it is not there yet. Raises :exc:`CannotStart`.
+
+    ``tracer`` takes its spans, and is for the caller to end; without one it is OpenTelemetry, where the environment
+    asks for that.
+    """
     adapter = _load_adapter(settings)
+    certificate = _certificate(settings)
     mounted = _mounted_application(settings)
     secret_key = _secret_key(settings, mounted)
+    own_tracer = _tracer() if tracer is None else None
     backplane = _backplane(settings)
-    database = _open_database(settings, make=True)
+    database = _open_database(settings, mounted, make=True)
     realtime = Realtime()
-    application, signer = _assemble_web(database, realtime, mounted, secret_key, settings.redis_channel)
+    application, signer = _assemble_web(settings, database, realtime, mounted, secret_key)
+    if settings.wsgi is not None:
+        _logs.keep_enabled()
+    reader = SessionReader(signer)
+    prefix = "" if mounted is None else API_PREFIX
     server = Server(
-        SQLDirectory(database, SessionReader(signer)),
+        SQLDirectory(database, reader),
         backplane,
         protocol=_protocol_config(settings),
         limits=_limits(settings),
         random=random.Random().random,
         new_id=lambda: secrets.token_urlsafe(15),
+        identification=reader.identification,
+        api=ApiOptions(
+            prefix=prefix,
+            refusal=lambda token: control.refusal(token, secret_key),
+            exposition=exposition,
+            documents=contract.documents(prefix, signer.session_interface.get_cookie_name(signer)),
+            about={"node": _node_name(settings), "version": version("automoderate"), "runtime": settings.adapter},
+            admin=AdminOptions(genuine=partial(is_genuine, signer), trial_update=trial_update),
+        ),
+        window=settings.window / 1000,
+        tracer=own_tracer if tracer is None else tracer,
     )
-    return Assembly(settings, database, realtime, server, application, adapter)
+    return Assembly(settings, database, realtime, server, application, adapter, certificate, sockets, own_tracer)
 
 
-def problems(settings: Settings) -> list[str]:
-    """What would keep a server with these settings from starting, one line each; starts and makes nothing."""
+def _tracer() -> OpenTelemetryTracer | None:
+    """OpenTelemetry, where the environment asks for it; nothing of it is imported otherwise."""
+    if not opentelemetry_wanted(os.environ):
+        return None
+    try:
+        from automoderate import opentelemetry
+    except ModuleNotFoundError as error:
+        raise CannotStart(
+            f'the OTEL_ variables ask for traces, which needs {error.name}: pip install "automoderate[otel]", '
+            "or set OTEL_SDK_DISABLED=true"
+        ) from error
+    try:
+        return opentelemetry.from_environment(os.environ)
+    except ValueError as error:
+        raise CannotStart(str(error)) from error
+
+
+def opentelemetry_wanted(environment: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's own variables say that traces are to be sent."""
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    exporter = environment.get("OTEL_TRACES_EXPORTER", "")
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return exporter != "none" and bool(exporter or any(environment.get(name) for name in endpoints))
+
+
+def _node_name(settings: Settings) -> str:
+    """What operators call this process."""
+    return settings.node or f"{socket.gethostname()}:{os.getpid()}"
+
+
+@frozen
+class Examination:
+    """What came of looking at settings without starting anything."""
+
+    problems: Sequence[str]
+    """What would keep a server from starting, one line each."""
+    database: str | None
+    """The URL of the database that it would read, without secrets; None where none is found."""
+
+
+def examine(settings: Settings) -> Examination:
+    """Find what would keep a server with these settings from starting. A mounted application is imported for it."""
     found: list[str] = []
 
     def attempt(check: Callable[[], T]) -> T | None:
@@ -159,34 +311,51 @@ def problems(settings: Settings) -> list[str]:
             return None
 
     attempt(lambda: _load_adapter(settings))
+    attempt(lambda: _certificate(settings))
     mounted = attempt(lambda: _mounted_application(settings))
-    if settings.wsgi is None or mounted is not None:
+    database = None
+    if loaded := settings.wsgi is None or mounted is not None:
         attempt(lambda: _secret_key(settings, mounted))
-    attempt(lambda: _open_database(settings, make=False).close())
+    if loaded or settings.database_url is not None:
+        database = attempt(lambda: _open_database(settings, mounted, make=False))
+    if database is not None:
+        database.close()
     attempt(lambda: _backplane(settings))
-    return found
+    return Examination(found, None if database is None else str(database))
 
 
 def _assemble_web(
-    database: Database, realtime: Realtime, mounted: WSGIApplication | None, secret_key: str, channel: str | None
+    settings: Settings, database: Database, realtime: Realtime, mounted: WSGIApplication | None, secret_key: str
 ) -> tuple[WSGIApplication, Flask]:
     """The WSGI application to serve, and the Flask application whose session cookies count."""
     if mounted is None:
-        dashboard = create_app(database, realtime, secret_key=secret_key)
+        if not client_installed():
+            log.warning(
+                "the browser's Socket.IO client is not installed, so that live pages show nothing: run npm ci in the "
+                "checkout that this runs from, or install a package that was built with npm",
+                extra={"event": "client_missing"},
+            )
+        dashboard = create_app(
+            database, realtime, secret_key=secret_key, secret_key_fallbacks=settings.secret_key_fallbacks,
+            session_cookie_name=settings.session_cookie_name, content_url=settings.content_url,
+        )  # fmt: skip
         return dashboard, dashboard
-    api = create_api_app(database, realtime, secret_key=secret_key)
     if isinstance(mounted, Flask):
         signer = mounted
         _announce_logouts(mounted, realtime)
-        take_over(mounted, realtime, channel)
+        take_over(mounted, realtime, settings.redis_channel)
     else:
         signer = Flask("automoderate.sessions", static_folder=None)
-        signer.secret_key = secret_key
-    return DispatcherMiddleware(mounted, {API_PREFIX: api}), signer
+        signer.config.update(
+            SECRET_KEY=secret_key,
+            SECRET_KEY_FALLBACKS=list(settings.secret_key_fallbacks),
+            SESSION_COOKIE_NAME=settings.session_cookie_name,
+        )
+    return mounted, signer
 
 
 def _announce_logouts(app: Flask, realtime: Realtime) -> None:
-    """End the live sessions of whoever logs out of the mounted application."""
+    """End the live sessions of a user who logs out of the mounted application."""
 
     def logged_out(_sender: Flask, user: Any, **_rest: object) -> None:
         user_id = user.get_id()
@@ -199,34 +368,28 @@ def _announce_logouts(app: Flask, realtime: Realtime) -> None:
 def _load_adapter(settings: Settings) -> ModuleType:
     try:
         return adapters.load(settings.adapter)
-    except adapters.MissingExtra as error:
+    except (adapters.MissingExtra, ValueError) as error:
         raise CannotStart(str(error)) from error
 
 
-def _mounted_application(settings: Settings) -> WSGIApplication | None:
-    return None if settings.wsgi is None else _load_application(settings.wsgi)
-
-
-def _load_application(name: str) -> WSGIApplication:
-    """Import ``module:application``, or call ``module:factory()``."""
-    module_name, _, path = name.partition(":")
-    # As for any server of WSGI applications, the working directory is where they are.
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+def _certificate(settings: Settings) -> Certificate | None:
+    if settings.ssl_certfile is None:
+        return None
     try:
-        found: Any = importlib.import_module(module_name)
-        for attribute in path.removesuffix("()").split("."):
-            found = getattr(found, attribute)
-        if path.endswith("()"):
-            found = found()
-    except Exception as error:
-        log.debug("cannot load %s", name, exc_info=True)
-        cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise CannotStart(f"cannot load the application {name}: {cause} (--log-level debug shows where)") from error
-    if not callable(found):
-        raise CannotStart(f"cannot serve {name}: it is no WSGI application but a {type(found).__name__}")
-    application: WSGIApplication = found
-    return application
+        return Certificate(settings.ssl_certfile, settings.ssl_keyfile)
+    except ValueError as error:
+        raise CannotStart(f"{error}; see --ssl-certfile and --ssl-keyfile") from error
+
+
+def _mounted_application(settings: Settings) -> WSGIApplication | None:
+    if settings.wsgi is None:
+        return None
+    try:
+        return load_application(settings.wsgi)
+    except CannotLoad as error:
+        raise CannotStart(str(error)) from error
+    finally:
+        _logs.keep_enabled()
 
 
 def _secret_key(settings: Settings, mounted: WSGIApplication | None) -> str:
@@ -236,27 +399,58 @@ def _secret_key(settings: Settings, mounted: WSGIApplication | None) -> str:
         if not mounted.secret_key:
             raise CannotStart(f"the mounted application {settings.wsgi} has no secret key; set its SECRET_KEY")
         secret = secret or mounted.secret_key
+    if settings.wsgi is not None:
+        secret = secret or os.environ.get("SECRET_KEY")  # which its import may have set
     if not secret:
         raise CannotStart(f"a secret key is needed to sign sessions: set SECRET_KEY; to make one: {MAKE_A_SECRET}")
     if len(secret) < WEAK_SECRET:
-        log.warning("the secret key is weak, fewer than %d characters; to make one: %s", WEAK_SECRET, MAKE_A_SECRET)
+        log.warning(
+            "the secret key is weak, fewer than %d characters; to make one: %s", WEAK_SECRET, MAKE_A_SECRET,
+            extra={"event": "weak_secret"},
+        )  # fmt: skip
     return secret if isinstance(secret, str) else secret.decode("latin-1")
 
 
-def _open_database(settings: Settings, *, make: bool) -> Database:
+def _open_database(settings: Settings, mounted: WSGIApplication | None, *, make: bool) -> Database:
     """The database, checked and for reading only; our own is made before, with ``make``, if it is not there."""
-    url = settings.database_url or DEFAULT_DATABASE_URL
-    database = Database(url, read_only=True, pool_size=settings.threads, statement_timeout=settings.check_timeout)
-    ours = settings.database_url is None
+    database = _named_database(settings, mounted)
+    ours = settings.database_url is None and settings.wsgi is None
     try:
         if ours and make:
-            _make_database(url)
+            _make_database(DEFAULT_DATABASE_URL)
         if make or not ours or (database.path is not None and database.path.exists()):
             database.check()
+        if make and (statement := database.missing_index()) is not None:
+            log.warning(
+                "each join looks through all memberships for want of an index; to make it: %s;", statement,
+                extra={"event": "index_missing"},
+            )  # fmt: skip
     except DatabaseUnavailable as error:
         database.close()
         raise CannotStart(str(error)) from error
     return database
+
+
+def _named_database(settings: Settings, mounted: WSGIApplication | None) -> Database:
+    """The database that the settings name, or else the mounted application, or else neither: then it is our own."""
+    url: str | URL | None = settings.database_url
+    try:
+        if url is None and isinstance(mounted, Flask):
+            url = database_url(mounted)
+        if url is None and settings.wsgi is not None:
+            url = os.environ.get("DATABASE_URL")  # which its import may have set
+        if not url and settings.wsgi is not None:
+            raise CannotStart(
+                f"no database: the mounted application {settings.wsgi} names none in SQLALCHEMY_DATABASE_URI, and "
+                "DATABASE_URL is not set; set --database-url"
+            )
+        return Database(
+            url or DEFAULT_DATABASE_URL, read_only=True, pool_size=settings.threads,
+            statement_timeout=settings.check_timeout,
+        )  # fmt: skip
+    except (InvalidDatabaseURL, ArgumentError) as error:
+        cause = error if isinstance(error, InvalidDatabaseURL) else "it is no database URL"
+        raise CannotStart(f"the database of {settings.wsgi} cannot be used: {cause}; set --database-url") from error
 
 
 def _backplane(settings: Settings) -> MemoryBackplane | RedisBackplane:
@@ -267,7 +461,9 @@ def _backplane(settings: Settings) -> MemoryBackplane | RedisBackplane:
         from automoderate.backplane.redis import RedisBackplane
     except ModuleNotFoundError as error:
         raise CannotStart(f'--redis-url needs {error.name}: pip install "automoderate[redis]"') from error
-    backplane = RedisBackplane(settings.redis_url, entries=settings.history_entries, channel=settings.redis_channel)
+    backplane = RedisBackplane(
+        settings.redis_url, entries=settings.history_entries, channel=settings.redis_channel, name=_node_name(settings)
+    )
     try:
         backplane.check()
     except BackplaneUnavailable as error:
@@ -283,20 +479,36 @@ def _make_database(url: str) -> None:
         database.close()
 
 
-def cannot_listen(settings: Settings, error: OSError) -> str:
-    """Why nobody can listen there, in one line that names the fix."""
-    where = f"{settings.host} port {settings.port}"
-    if error.errno == errno.EADDRINUSE:
-        return f"cannot listen on {where}: the port is taken; choose another with --port"
-    return f"cannot listen on {where}: {error.strerror or error}"
+def cannot_listen(error: OSError) -> str:
+    """Why the server cannot listen there, in one line that names the fix."""
+    why = error.strerror or str(error)
+    return why.replace(os.strerror(errno.EADDRINUSE), "the port is taken; choose another with --port")
+
+
+def _client_files() -> dict[str, StaticFile]:
+    """The client for browsers, at the addresses where the reference server has it. The package may be without it."""
+    names = {
+        "socket.io.js": "socket.io.min.js",
+        "socket.io.min.js": "socket.io.min.js",
+        "socket.io.esm.min.js": "socket.io.esm.min.js",
+    }
+    found = {name: CLIENT_FOLDER / file for name, file in names.items() if (CLIENT_FOLDER / file).is_file()}
+    return {
+        f"/socket.io/{name}": StaticFile(file.read_bytes(), "application/javascript; charset=utf-8")
+        for name, file in found.items()
+    }
 
 
 def _protocol_config(settings: Settings) -> Config:
     return Config(
+        files=_client_files(),
         ping_interval=settings.ping_interval,
         ping_timeout=settings.ping_timeout,
         max_payload=settings.max_payload,
+        max_request_body=settings.max_request_body,
+        keep_alive=settings.keep_alive,
         connect_timeout=settings.connect_timeout,
+        max_pending=max(Config().max_pending, settings.max_connections_per_minute),
         allowed_origins=frozenset(settings.cors_origin),
         trusted_proxies=settings.trusted_proxy,
         node=settings.node,
@@ -314,3 +526,6 @@ def _limits(settings: Settings) -> Limits:
         recheck_interval=settings.recheck_interval,
         auth_grace=settings.auth_grace,
     )
+
+
+__all__ = ["Assembly", "CannotStart", "build", "run"]

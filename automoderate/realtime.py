@@ -4,43 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from automoderate.core.hub import AccessChanged, LoggedOut
-from automoderate.server import BackplaneUnavailable, NotRunning, RemoteBackplane, Server
+from automoderate.server import Server
+from automoderate.server.interfaces import BackplaneUnavailable, NotRunning
 
-__all__ = ["BackplaneUnavailable", "Handle", "NotRunning", "Realtime"]
+__all__ = ["BackplaneUnavailable", "LoopHandle", "NotRunning", "Realtime"]
 
 T = TypeVar("T")
 
 
-class Handle(Protocol):
-    """How an adapter takes calls from other threads."""
+class LoopHandle(Protocol):
+    """What of an adapter's handle takes calls from other threads."""
 
-    def submit(self, call: Callable[[float], T]) -> Future[T]:
-        """Run ``call(now)`` on the loop's thread and perform what it queued; the future has what came of it."""
+    def submit(self, call: Callable[[float], T | Future[T]]) -> Future[T]:
+        """Run ``call(now)`` on the loop's thread and perform what it queued; the future has what came of it.
 
-
-Bound: TypeAlias = tuple[Server, Handle] | None
+        Where the call returns a future, that is what comes of that one.
+        """
 
 
 class Realtime:
-    """Thread-safe door to one server. It exists before the server runs: until ``bind``, calls fail with NotRunning."""
+    """One server as any thread may call it.
+
+    It exists before the server runs: until ``bind``, calls fail with NotRunning.
+    """
 
     def __init__(self) -> None:
-        self._bound: Bound = None
+        self._bound: tuple[Server, LoopHandle] | None = None
 
-    def bind(self, server: Server, handle: Handle) -> None:
+    def bind(self, server: Server, handle: LoopHandle) -> None:
         """The server runs, and takes calls through ``handle``; what other nodes publish is heard from here on."""
         self._bound = server, handle
-        if server.backplane.blocking:
-            server.backplane.start(lambda items: handle.submit(lambda now: server.receive(items, now)))
+        server.backplane.start(lambda items: handle.submit(lambda now: server.receive(items, now)))
 
     def unbind(self) -> None:
         """The server ended."""
         bound, self._bound = self._bound, None
-        if remote := _remote(bound):
-            remote.close()
+        if bound is not None:
+            bound[0].backplane.close()
 
     @property
     def running(self) -> bool:
@@ -48,33 +51,28 @@ class Realtime:
         return self._bound is not None
 
     @property
-    def deaf(self) -> bool:
-        """Whether updates that other nodes publish are not heard at the moment."""
-        remote = _remote(self._bound)
-        return remote is not None and remote.deaf
-
-    @property
     def draining(self) -> bool:
         """Whether the server is shutting down."""
         bound = self._bound  # once: the server's thread may unbind at any moment
         return bound is not None and bound[0].draining
 
-    def publish(self, project_id: str, event: str, data: Mapping[str, Any]) -> Future[str]:
+    def publish(self, project_id: str, event: str, data: Mapping[str, Any], trace: str | None = None) -> Future[str]:
         """Publish one event; the future's result is its ``event_id``. Updates of one thread keep their order.
 
-        :raises ValueError: for data that JSON cannot say. Checked here, on the caller's thread: nobody waits for it.
+        ``trace`` is the traceparent of the span within which it is published, where somebody traces.
+        Raises ValueError for data that JSON cannot say. Data is encoded here, on the caller's thread.
         """
         try:
             text = Server.encode(data)
         except (TypeError, ValueError) as error:
             raise ValueError(f"the data of {event!r} cannot be sent: {error}") from error
-        bound = self._bound
-        if remote := _remote(bound):
-            return remote.publish(project_id, event, text)
-        return _call(bound, lambda server, now: server.publish(project_id, event, text, now))
+        return self._call(lambda server, now: server.publish(project_id, event, text, now, trace))
 
     def access_changed(self, *, user_id: str | None = None, project_id: str | None = None) -> Future[None]:
-        """Announce that a user's access, or everyone's to a project, may have changed: it is looked up again now."""
+        """Announce that a user's access, or everyone's to a project, may have changed: it is looked up again now.
+
+        Without either it is everyone's to everything.
+        """
         return self._tell(AccessChanged(user_id, project_id))
 
     def logged_out(self, user_id: str) -> Future[None]:
@@ -82,29 +80,21 @@ class Realtime:
         return self._tell(LoggedOut(user_id))
 
     def stats(self, timeout: float = 5.0) -> dict[str, float]:
-        """The gauges and counters of the server and of what it shares with other nodes, as of now.
+        """The gauges and counters of the server, and of what it shares with other nodes, as of now.
 
-        :raises NotRunning: where there is no server; TimeoutError: where it did not answer in ``timeout`` seconds.
+        Raises NotRunning where there is no server; TimeoutError where it did not answer in ``timeout`` seconds.
         """
-        bound = self._bound
-        stats: dict[str, float] = {**_call(bound, lambda server, now: server.stats()).result(timeout)}
-        return {**stats, **remote.stats()} if (remote := _remote(bound)) else stats
+        return self._call(lambda server, _now: server.stats()).result(timeout)
 
     def _tell(self, item: AccessChanged | LoggedOut) -> Future[None]:
         """Tell this server, and the other nodes; the future is done when each of them will act on it."""
+        return self._call(lambda server, now: server.announce(item, now))
+
+    def _call(self, call: Callable[[Server, float], T | Future[T]]) -> Future[T]:
         bound = self._bound
-        told = _call(bound, lambda server, now: server.receive([item], now))
-        return remote.announce(item) if (remote := _remote(bound)) else told
-
-
-def _remote(bound: Bound) -> RemoteBackplane | None:
-    return bound[0].backplane if bound is not None and bound[0].backplane.blocking else None
-
-
-def _call(bound: Bound, call: Callable[[Server, float], T]) -> Future[T]:
-    if bound is None:
-        failed: Future[T] = Future()
-        failed.set_exception(NotRunning("the real-time server is not running"))
-        return failed
-    server, handle = bound
-    return handle.submit(lambda now: call(server, now))
+        if bound is None:
+            failed: Future[T] = Future()
+            failed.set_exception(NotRunning("the real-time server is not running"))
+            return failed
+        server, handle = bound
+        return handle.submit(lambda now: call(server, now))

@@ -87,6 +87,16 @@ def _several(parse: Parse[T]) -> Parse[tuple[T, ...]]:
     return parse_all
 
 
+def _one_or_more(parse: Parse[T]) -> Parse[tuple[T, ...]]:
+    def parse_some(values: Any) -> tuple[T, ...]:
+        parsed = _several(parse)(values)
+        if not parsed:
+            raise ValueError("must not be empty")
+        return parsed
+
+    return parse_some
+
+
 def _optional(parse: Parse[T]) -> Parse[T | None]:
     return lambda value: None if value is None else parse(value)
 
@@ -94,8 +104,10 @@ def _optional(parse: Parse[T]) -> Parse[T | None]:
 def _adapter(value: Any) -> str:
     from automoderate import adapters
 
-    if value not in adapters.names():
-        raise ValueError(f"must be one of: {', '.join(adapters.names())}")
+    if value not in adapters.names() and not re.fullmatch(r"\w+(\.\w+)+", str(value)):
+        raise ValueError(
+            f"must be one of {', '.join(adapters.names())}, or the module of an adapter of your own (package.module)"
+        )
     return str(value)
 
 
@@ -104,9 +116,20 @@ def _host(value: Any) -> str:
     try:
         return str(ip_address(host))
     except ValueError:
-        if re.fullmatch(r"[\w.-]+", host):
-            return host
+        pass
+    try:
+        host.encode("idna")  # as looking it up would fail
+    except UnicodeError:
+        host = ""
+    if re.fullmatch(r"[\w.-]+", host):
+        return host
     raise ValueError("must be a host name or an address, without scheme or port")
+
+
+def _cookie_name(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", value, re.ASCII):
+        raise ValueError("must be the name of a cookie: letters, digits, _ and - (RFC 6265, section 4.1.1)")
+    return value
 
 
 def _log_level(value: Any) -> str:
@@ -116,22 +139,25 @@ def _log_level(value: Any) -> str:
     return value.lower()
 
 
-def _database_url(value: Any) -> str:
-    from automoderate.directory.database import Database  # here, as SQLAlchemy takes long to import
+def _log_format(value: Any) -> str:
+    if value not in ("text", "json"):
+        raise ValueError("must be text or json")
+    return str(value)
 
-    return Database(_text(value)).url.render_as_string(hide_password=False)
+
+def _database_url(value: Any) -> str:
+    from automoderate.directory.urls import parse  # here, as SQLAlchemy takes long to import
+
+    parse(_text(value))
+    return str(value)
 
 
 def _redis_url(value: Any) -> str:
-    try:
-        parts = urlsplit(_text(value))
-        where = {"redis": parts.hostname, "rediss": parts.hostname, "unix": parts.path}.get(parts.scheme)
-        usable = bool(where) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("must be redis://host:port/0, rediss://… with TLS or unix:///path")
-    return str(value)
+    from automoderate.backplane import redis_url  # here, as its package imports the server
+
+    url = _text(value)
+    redis_url.parse(url)
+    return url
 
 
 def _node(value: Any) -> str:
@@ -143,22 +169,47 @@ def _node(value: Any) -> str:
 
 
 def _wsgi(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[\w.]+:[^\W\d][\w.]*(\(\))?", value):
-        raise ValueError("must be MODULE:APPLICATION or MODULE:FACTORY(), as in wsgi:app or app:create_app()")
-    return value
+    from automoderate.integrations.wsgi_target import parse_target
+
+    try:
+        parse_target(_text(value))
+    except ValueError:
+        raise ValueError(
+            "must be MODULE:APPLICATION or MODULE:FACTORY(…) with literal arguments, as in run:app or "
+            """app:create_app("production")"""
+        ) from None
+    return str(value)
 
 
 def _origin(value: Any) -> str:
-    if value == "*":
-        return "*"
+    """What a browser, or the shell of an application, sends as ``Origin`` (RFC 6454, section 6.2).
+
+    Shells have schemes of their own (``capacitor://localhost``), or no host (``file://``), or send ``null``.
+    """
+    if value in ("*", "null", "file://"):
+        return str(value)
     try:
         parts = urlsplit(_text(value))
-        complete = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        complete = parts.scheme and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
         complete = False
-    if not complete or "@" in value or value != f"{parts.scheme}://{parts.netloc}":
+    if not complete or "@" in value or "*" in value or value != f"{parts.scheme}://{parts.netloc}":
         raise ValueError("must be an origin such as https://dashboard.example.org (no path), or *")
     return str(value)
+
+
+def _content_url(value: Any) -> str:
+    """An address of this site or of another, in whose path or query contents and projects are named."""
+    template = _text(value)
+    names = re.findall(r"\{(.*?)\}", template)
+    address = re.fullmatch(r"(https?://[\w.:\[\]-]+)?/(?![/\\])[^\s\"'<>\\]*", template)
+    balanced = re.sub(r"\{(content_id|project_id)\}", "", template)
+    if address is None or "content_id" not in names or re.search("[{}]", balanced):
+        raise ValueError(
+            "must be a path such as /dashboard/content/{content_id}, or an address with http:// or https://; "
+            "{content_id} and {project_id} are all that it may leave open, after the host"
+        )
+    return template
 
 
 def _network(value: Any) -> IPv4Network | IPv6Network:
@@ -210,8 +261,30 @@ class Settings:
     """All options with their effective values. Raises :exc:`ValueError` for a value that cannot be used."""
 
     adapter: str = option("asyncio", _adapter, "The runtime to serve with.", metavar="NAME")
-    host: str = option("127.0.0.1", _host, "The address to listen on; 0.0.0.0 for all.", metavar="ADDRESS")
+    host: tuple[str, ...] = option(
+        ("127.0.0.1",), _one_or_more(_host),
+        "The address to listen on; 0.0.0.0 for all of IPv4, :: for all of IPv6 and, where no address of IPv4 is named "
+        "besides, of IPv4 too. May be repeated.",
+        metavar="ADDRESS", multiple=True,
+    )  # fmt: skip
     port: int = option(6217, _integer(0, 65535), "The port to listen on; 0 for any free one.", metavar="PORT")
+    uds: str | None = option(
+        None, _optional(_text),
+        "Listen on a Unix socket at this path in place of --host and --port. Its owner and group may connect, and are "
+        "believed as a --trusted-proxy is.",
+        metavar="PATH",
+    )  # fmt: skip
+    ssl_certfile: str | None = option(
+        None, _optional(_text),
+        "A PEM file with the certificate and its chain: then it is https and wss. SIGHUP has the files read again.",
+        metavar="FILE",
+    )  # fmt: skip
+    ssl_keyfile: str | None = option(
+        None,
+        _optional(_text),
+        "The PEM file with the private key, where that is not in --ssl-certfile.",
+        metavar="FILE",
+    )
     workers: int = option(
         1, _integer(1, 1024),
         "Processes that share the port. More than one serve WebSocket only, no long-polling, and need --redis-url.",
@@ -225,8 +298,9 @@ class Settings:
     )  # fmt: skip
     database_url: str | None = option(
         None, _optional(_database_url),
-        "The database of an existing AutoModerate, opened for reading only (sqlite:///file or postgresql://…). "
-        "Without it a file of our own, automoderate.sqlite3, is made in the working directory.",
+        "The database of an existing AutoModerate (sqlite:///file or postgresql://…). Without it that of a mounted "
+        "application is used, else automoderate.sqlite3 in the working directory, which is made if it is not there. "
+        "The server only reads it.",
         metavar="URL", variables=("DATABASE_URL",), secret=True,
     )  # fmt: skip
     redis_url: str | None = option(
@@ -247,23 +321,45 @@ class Settings:
         "others on this machine can see a flag.",
         metavar="TEXT", variables=("SECRET_KEY",), secret=True,
     )  # fmt: skip
+    secret_key_fallbacks: tuple[str, ...] = option(
+        (), _several(_text),
+        "An old secret key: cookies that it has signed are still good. A mounted Flask application has its own "
+        "SECRET_KEY_FALLBACKS. May be repeated.",
+        metavar="TEXT", variables=("SECRET_KEY_FALLBACKS",), multiple=True, secret=True,
+    )  # fmt: skip
+    session_cookie_name: str = option(
+        "session", _cookie_name,
+        "The name of the session cookie. A mounted Flask application has its own SESSION_COOKIE_NAME.",
+        metavar="NAME", variables=("SESSION_COOKIE_NAME",),
+    )  # fmt: skip
     wsgi: str | None = option(
         None, _optional(_wsgi),
-        "Another WSGI application to serve in place of the dashboard. Where it is a Flask application its own secret "
-        "key, cookie name and session interface are used.",
+        "Another WSGI application to serve in place of the dashboard, such as run:app. Where it is a Flask application "
+        "its own database, secret key, cookie name and session interface are used.",
         metavar="MODULE:APP",
     )  # fmt: skip
     cors_origin: tuple[str, ...] = option(
         (), _several(_origin),
-        "Another origin whose pages may connect with the visitor's session; * allows every site. May be repeated.",
+        "Another origin whose pages may connect with the visitor's session: https://dashboard.example.org, "
+        "capacitor://localhost of an application, or null for pages without one; * allows every site. May be repeated.",
         metavar="ORIGIN", multiple=True,
     )  # fmt: skip
     trusted_proxy: tuple[IPv4Network | IPv6Network, ...] = option(
         (), _several(_network),
-        "A reverse proxy (address or network) whose X-Forwarded-… headers are believed. May be repeated.",
+        "A reverse proxy (address or network) whose X-Forwarded-… headers, or Forwarded, are believed. May "
+        "be repeated.",
         metavar="NETWORK", multiple=True,
     )  # fmt: skip
+    content_url: str | None = option(
+        None, _optional(_content_url),
+        "The page of one content, with {content_id} in its address and {project_id} where it is needed, such as "
+        "/dashboard/content/{content_id}: rows of the live page lead there.",
+        metavar="TEMPLATE",
+    )  # fmt: skip
     log_level: str = option("info", _log_level, "debug, info, warning, error or critical.", metavar="LEVEL")
+    log_format: str = option(
+        "text", _log_format, "How a line of the log is written: text, or json for an object a line.", metavar="FORMAT"
+    )
     ping_interval: float = option(25.0, _seconds(), "Between two heartbeats of a client.", metavar="SECONDS")
     ping_timeout: float = option(20.0, _seconds(), "A client may take this long to answer one.", metavar="SECONDS")
     connect_timeout: float = option(
@@ -272,6 +368,16 @@ class Settings:
     max_payload: int = option(
         1_000_000, _integer(1, 1 << 30), "The largest message taken from a client.", metavar="BYTES"
     )
+    max_request_body: int = option(
+        16 * 1024 * 1024, _integer(0, 1 << 40),
+        "The largest body of a request to the mounted application or the dashboard.",
+        metavar="BYTES",
+    )  # fmt: skip
+    keep_alive: float = option(
+        75.0, _seconds(),
+        "An HTTP connection may be idle this long between two requests: longer than the proxy in front keeps it.",
+        metavar="SECONDS",
+    )  # fmt: skip
     check_timeout: float = option(
         10.0, _seconds(), "The time the database has to say who may join a project.", metavar="SECONDS"
     )
@@ -291,6 +397,10 @@ class Settings:
     history_entries: int = option(
         1000, _integer(1, 1_000_000), "Updates of each project kept for clients that catch up.", metavar="NUMBER"
     )
+    window: int = option(
+        0, _integer(0, 1000),
+        "Updates of a project wait up to this long for one another; the first after a pause does not.", metavar="MS",
+    )  # fmt: skip
     threads: int = option(
         16, _integer(1, 1000), "Worker threads for pages, and as many again for questions to the database.",
         metavar="NUMBER",
@@ -315,6 +425,7 @@ class Option:
 
     @property
     def flag(self) -> str:
+        """How the command line spells it."""
         return "--" + self.name.replace("_", "-")
 
 
@@ -357,11 +468,30 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], config: str |
             given = ", ".join(value) if isinstance(value, tuple) else value
             shown = "" if option.secret else f" {given}"
             raise SettingsError(f"{option.name}{shown} (from {source}): {error}") from None
+    if values.get("wsgi") is not None and sources["database_url"] == "DATABASE_URL":
+        # The application's own name for it: the application is asked, which may read it in a way of its own.
+        del values["database_url"]
+        sources["database_url"] = "default"
     settings = Settings(**values)
     if settings.workers > 1 and settings.redis_url is None:
         raise SettingsError(
             f"workers {settings.workers} (from {sources['workers']}): several processes share updates through Redis; "
             "set --redis-url, or run one"
+        )
+    if settings.uds is not None and (both := [name for name in ("host", "port") if sources[name] != "default"]):
+        raise SettingsError(
+            f"uds {settings.uds} (from {sources['uds']}): is listened on alone; leave out {both[0]} "
+            f"(from {sources[both[0]]})"
+        )
+    if settings.ssl_keyfile is not None and settings.ssl_certfile is None:
+        raise SettingsError(
+            f"ssl_keyfile {settings.ssl_keyfile} (from {sources['ssl_keyfile']}): needs the certificate that it "
+            "belongs to; set --ssl-certfile"
+        )
+    if settings.content_url is not None and settings.wsgi is not None:
+        raise SettingsError(
+            f"content_url {settings.content_url} (from {sources['content_url']}): is for our own dashboard, "
+            f"in whose place wsgi (from {sources['wsgi']}) serves another application; leave one of them out"
         )
     if settings.redis_channel is not None and settings.redis_url is None:
         raise SettingsError(
@@ -400,3 +530,6 @@ def _read(path: Path) -> dict[str, Any]:
             hint = f"did you mean {near[0]}?" if near else f"it may have {', '.join(OPTIONS)}"
             raise SettingsError(f"the configuration file {path} has an unknown key {name}; {hint}")
     return contents
+
+
+__all__ = ["OPTIONS", "Loaded", "Option", "Settings", "SettingsError", "load"]

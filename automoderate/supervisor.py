@@ -1,12 +1,13 @@
 """Several processes behind one port: a parent that starts workers, starts them again when they end, and stops them.
 
 Every worker has a listening socket of its own (``SO_REUSEPORT``), and the kernel gives each its share of the
-connections. One socket inherited by all would go to whoever wakes up first, with all that waits: after a restart, when
-everybody comes back at once, that is one worker, and the connections stay for hours. The price is that nothing of a
-session may need a second connection: workers serve WebSocket, not long-polling.
+connections. One socket inherited by all would go to the worker that wakes up first, with all that waits: after a
+restart, when everybody comes back at once, that is one worker, and the connections stay for hours. The price is that
+nothing of a session may need a second connection: workers serve WebSocket, not long-polling. A Unix socket, or one that
+systemd has opened, can only be shared: then that is the price.
 
-The parent serves nothing. It holds the port, so that nobody else gets it while a worker is away, and waits for signals.
-A worker that finds its parent gone leaves as on SIGTERM.
+The parent serves nothing. It holds the port, so that no other program gets it while a worker is away, and waits for
+signals. A worker that finds its parent gone leaves as on SIGTERM.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from typing import NoReturn
 import attrs
 from attrs import define
 
-from automoderate import app
-from automoderate.adapters._shared import bind
+from automoderate import _logs, app
+from automoderate._listening import UnixSocket, bind
 from automoderate.app import CannotStart
 from automoderate.settings import Settings
 
@@ -39,35 +40,52 @@ STEADY = 60.0
 
 READY = signal.SIGUSR1
 """What a worker sends its parent once it takes connections."""
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGALRM, READY)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM, READY)
 
-log = logging.getLogger("automoderate.workers")
+log = logging.getLogger("automoderate.supervisor")
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, sockets: Sequence[socket.socket] = ()) -> int:
     """Serve with ``settings.workers`` processes until SIGTERM or SIGINT; the exit status.
 
-    The first worker starts alone: what keeps it from starting would keep all of them, and is said once. Call it in the
-    main thread of a process that has no other. Raises :exc:`CannotStart`.
+    The first worker starts alone: what keeps it from starting would keep all of them, and is said once. All of them
+    take connections from ``sockets`` where there are some, or from the Unix socket of the settings. Call it in the main
+    thread of a process that has no other. Raises :exc:`CannotStart`.
     """
-    try:
-        held = _hold(settings.host, settings.port)
-    except OSError as error:
-        raise CannotStart(app.cannot_listen(settings, error)) from error
     with contextlib.ExitStack() as stack:
-        for sock in held:
-            stack.enter_context(sock)
+        try:
+            held, shared = _take(settings, sockets, stack)
+        except OSError as error:
+            raise CannotStart(app.cannot_listen(error)) from error
         lifeline, parents_end = os.pipe()
         stack.callback(os.close, lifeline)
         stack.callback(os.close, parents_end)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         stack.callback(signal.pthread_sigmask, signal.SIG_SETMASK, before)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)  # what is ignored is not waited for everywhere
-        settings = attrs.evolve(settings, port=held[0].getsockname()[1])
-        return _Supervisor(settings, held, lifeline, parents_end).run()
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)  # what is ignored is not waited for everywhere
+        if held:
+            settings = attrs.evolve(settings, port=held[0].getsockname()[1])
+        return _Supervisor(settings, held, shared, lifeline, parents_end).run()
 
 
-def _hold(host: str, port: int) -> list[socket.socket]:
+def _take(
+    settings: Settings, sockets: Sequence[socket.socket], stack: contextlib.ExitStack
+) -> tuple[Sequence[socket.socket], Sequence[socket.socket]]:
+    """What the parent holds for workers with sockets of their own, and what they share in place of that."""
+    held: Sequence[socket.socket] = ()
+    if not sockets and settings.uds is not None:
+        unix_socket = UnixSocket(settings.uds)
+        sockets = [unix_socket.sock]
+        stack.callback(unix_socket.sock.close)
+        stack.callback(unix_socket.remove)
+    elif not sockets:
+        held = _hold(settings.host, settings.port)
+        for sock in held:
+            stack.enter_context(sock)
+    return held, sockets
+
+
+def _hold(host: Sequence[str], port: int) -> list[socket.socket]:
     """Take the port for workers alone. ``OSError`` where somebody listens there already, also in the same way."""
     for probe in bind(host, port, reuse_port=False):
         port = probe.getsockname()[1]
@@ -87,14 +105,24 @@ class _Worker:
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings, held: Sequence[socket.socket], lifeline: int, parents_end: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        held: Sequence[socket.socket],
+        shared: Sequence[socket.socket],
+        lifeline: int,
+        parents_end: int,
+    ) -> None:
         self._settings = settings
         self._held = held
+        self._shared = shared
         self._lifeline = lifeline
         self._parents_end = parents_end
         self._workers = [_Worker(number) for number in range(1, settings.workers + 1)]
         self._ready = False  # a worker has shown that workers can start
         self._stopping = False
+        # As with nohup. A signal that is ignored can be waited for all the same.
+        self._hangup_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         self._status = 0
 
     def run(self) -> int:
@@ -102,8 +130,16 @@ class _Supervisor:
         self._start(self._workers[0])
         while any(worker.pid for worker in self._workers) or not self._stopping:
             number = signal.sigwait(SIGNALS)
-            if number in (signal.SIGTERM, signal.SIGINT):
-                self._stop()
+            if number == signal.SIGHUP and self._settings.ssl_certfile is not None:
+                log.info(
+                    "SIGHUP: the workers are told to renew their certificate", extra={"event": "certificate_renewal"}
+                )
+                self._pass_on(signal.SIGHUP)
+            elif number in (signal.SIGTERM, signal.SIGINT) or (number == signal.SIGHUP and not self._hangup_ignored):
+                name, at_once = signal.Signals(number).name, " at once" if self._stopping else ""
+                log.info("%s: the workers leave%s", name, at_once, extra={"event": "draining", "reason": name})
+                self._stopping = True
+                self._pass_on(signal.SIGTERM)  # they drain; asked once more, they leave at once
             elif number == READY:
                 self._on_ready()
             for pid, status in _ended():
@@ -112,12 +148,10 @@ class _Supervisor:
                 self._start_due()
         return self._status
 
-    def _stop(self) -> None:
-        """Let all workers drain; asked once more, they leave at once."""
-        self._stopping = True
+    def _pass_on(self, number: signal.Signals) -> None:
         for worker in self._workers:
             if worker.pid is not None:
-                os.kill(worker.pid, signal.SIGTERM)
+                os.kill(worker.pid, number)
 
     def _on_ready(self) -> None:
         if not self._ready:
@@ -140,10 +174,13 @@ class _Supervisor:
         delay = min(RESTART_LAST, RESTART_FIRST * 2 ** max(0, worker.failures - 1)) * random.uniform(0.5, 1.0)
         worker.due = now + delay
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        log.error("worker %d (process %d) %s; it is started again in %.1f s", worker.number, pid, how, delay)
+        log.error(
+            "worker %d (process %d) %s; it is started again in %.1f s", worker.number, pid, how, delay,
+            extra={"event": "worker_ended", "worker": worker.number, "reason": how},
+        )  # fmt: skip
 
     def _start_due(self) -> None:
-        """Start whoever's time has come, and wake up for the next."""
+        """Start the workers whose time has come, and wake up for the next."""
         if not self._ready:
             return
         waiting = [worker for worker in self._workers if worker.pid is None]
@@ -159,7 +196,17 @@ class _Supervisor:
         worker.pid = os.fork()
         if worker.pid == 0:
             self._become(worker.number, parent)
-        log.info("worker %d is process %d", worker.number, worker.pid)
+        log.info(
+            "worker %d is process %d", worker.number, worker.pid,
+            extra={"event": "worker_started", "worker": worker.number},
+        )  # fmt: skip
+
+    def _say(self, problem: str) -> None:
+        """Tell why this process cannot start: as every command does, unless a program reads the log."""
+        if self._settings.log_format == _logs.JSON:
+            log.critical("%s", problem, extra={"event": "cannot_start", "reason": problem})
+        else:
+            print(f"Error: {problem}", file=sys.stderr)
 
     def _become(self, number: int, parent: int) -> NoReturn:
         """What the new process does, to its end."""
@@ -173,19 +220,16 @@ class _Supervisor:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            for handler in logging.root.handlers:
-                handler.setFormatter(
-                    logging.Formatter(f"%(asctime)s %(levelname)s worker {number} %(name)s: %(message)s")
-                )
+            _logs.name_worker(number, self._settings.log_format)
             threading.Thread(target=_leave_with_the_parent, args=(self._lifeline,), daemon=True).start()
-            assembly = app.build(self._settings)
-            assembly.run(lambda handle: os.kill(parent, READY))
+            assembly = app.build(self._settings, self._shared)
+            assembly.run(lambda _: os.kill(parent, READY))
             status = 0
         except CannotStart as error:
-            print(f"Error: {error}", file=sys.stderr)
+            self._say(str(error))
             status = 3
         except BaseException:
-            log.exception("Error in worker %d", number)
+            log.exception("Error in worker %d", number, extra={"event": "worker_error", "worker": number})
         finally:
             with contextlib.suppress(OSError):
                 sys.stderr.flush()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from automoderate.protocol import Config
-from automoderate.testing import Client, Simulation
+from automoderate.testing import SimulatedClient, Simulation
 
 PROJECTS = ("p", "q", "r")
 UPDATES = 8
 
 
-def numbers(client: Client, project_id: str) -> list[int]:
+def numbers(client: SimulatedClient, project_id: str) -> list[int]:
     data: list[dict[str, Any]] = client.events("stats_update")
     return [update["n"] for update in data if update["project_id"] == project_id]
 

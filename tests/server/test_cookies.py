@@ -54,7 +54,7 @@ def expired(user_id: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A session that was signed longer ago than sessions live."""
     with monkeypatch.context() as long_ago:
         signed_at = TimestampSigner("any").get_timestamp() - LIFETIME - 60
-        long_ago.setattr(TimestampSigner, "get_timestamp", lambda self: signed_at)
+        long_ago.setattr(TimestampSigner, "get_timestamp", lambda _: signed_at)
         return cookie(user_id)
 
 
@@ -67,7 +67,7 @@ Connect = Callable[[str | None], list[object]]
 
 
 @pytest.fixture(params=["websocket", "polling", "upgrade"])
-def first_words(request: pytest.FixtureRequest, database: Database, user_id: str) -> Connect:
+def first_words(request: pytest.FixtureRequest, database: Database) -> Connect:
     """What a client with a cookie is told first, and whether it is still there after the grace."""
     transport: TransportName = request.param
     simulation = Simulation(directory=SQLDirectory(database, SessionReader(application(SECRET))))

@@ -10,8 +10,8 @@ import pytest
 
 from automoderate.core.hub import Limits
 from automoderate.realtime import Realtime
-from automoderate.server import BackplaneUnavailable
-from automoderate.testing import Client, Faults, Nodes, Simulation
+from automoderate.server.interfaces import BackplaneUnavailable, ProjectUnusable
+from automoderate.testing import Faults, Nodes, SimulatedClient, Simulation
 
 LIMITS = Limits(max_connections_per_minute=100_000, max_events_per_minute=10_000, check_timeout=5.0)
 
@@ -31,9 +31,12 @@ class InThread:
         self._simulation = simulation
 
     def submit(self, call: Any) -> Any:
-        future: Future[Any] = Future()
-        future.set_result(call(self._simulation.now))
+        result = call(self._simulation.now)
         self._simulation.run()
+        if isinstance(result, Future):
+            return result
+        future: Future[Any] = Future()
+        future.set_result(result)
         return future
 
 
@@ -43,12 +46,12 @@ def realtime(simulation: Simulation) -> Realtime:
     return door
 
 
-def join(client: Client, after: str | None = None) -> Any:
+def join(client: SimulatedClient, after: str | None = None) -> Any:
     more = {} if after is None else {"last_event_id": after}
     return client.call("join_project", {"project_id": "p", **more})
 
 
-def numbers(client: Client) -> list[int]:
+def numbers(client: SimulatedClient) -> list[int]:
     return [data["n"] for data in client.events("stats_update")]
 
 
@@ -62,7 +65,7 @@ def test_what_is_published_on_one_node_comes_to_the_clients_of_both(nodes: Nodes
     assert [client.events("stats_update") for client in clients] == [[{"n": 1, "event_id": event_id}]] * 2
     assert nodes[1].server.stats()["updates_total"] == 1
     assert door.stats()["backplane_streams"] == 1
-    assert not door.deaf
+    assert nodes[0].server.backplane.hearing
 
 
 def test_a_project_without_members_on_a_node_costs_it_nothing(nodes: Nodes) -> None:
@@ -101,7 +104,7 @@ def test_a_history_that_was_lost_is_owned_up_to(nodes: Nodes) -> None:
     client = nodes[0].connect("alice")
     join(client)
     last = nodes.publish("p", "stats_update", {"n": 1})
-    nodes.run()
+    nodes.advance(1.0)
     nodes.forget()
     nodes.run()
     assert client.ended == "transport close"
@@ -128,13 +131,24 @@ def test_revocations_reach_the_other_nodes(nodes: Nodes) -> None:
     door.unbind()
 
 
-def test_a_history_that_cannot_be_read_is_a_server_error(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(project_id: str, after: str | None) -> Any:
-        raise BackplaneUnavailable("away")
+@pytest.mark.parametrize(
+    ("error", "lines"),
+    [
+        (BackplaneUnavailable("away"), ["readings of the history fail: away"]),
+        (ProjectUnusable("WRONGTYPE", "Redis has something else under the key"), []),
+    ],
+)
+def test_a_history_that_cannot_be_read_is_a_server_error(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    error: Exception, lines: list[str],
+) -> None:  # fmt: skip
+    def away() -> Any:
+        raise error
 
-    monkeypatch.setattr(nodes[0].server.backplane, "read", away)
+    monkeypatch.setattr(nodes[0].server.backplane, "read", lambda *_: away)
     answer = join(nodes[0].connect("alice"))
     assert answer["error"]["code"] == "server_error"
+    assert caplog.messages == lines, "of one project the backplane has said it"
 
 
 class Flapper:
@@ -144,13 +158,13 @@ class Flapper:
         self.nodes, self.chance = nodes, chance
         self.last: str | None = None
         self.got: list[int] = []
-        self.client: Client | None = None
+        self.client: SimulatedClient | None = None
         self.in_room = False
         self.gaps = 0
 
     def move(self) -> None:
         if self.client is not None:
-            self.client.on_event = lambda item: None
+            self.client.on_event = lambda _: None
             self.client.cut()
         self.in_room = False
         self.client = self.nodes[self.chance.randrange(3)].connect("alice", run=False)

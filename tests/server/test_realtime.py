@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from automoderate.realtime import NotRunning, Realtime
+from automoderate.realtime import Realtime
+from automoderate.server.interfaces import NotRunning
 from automoderate.testing import Simulation
 
 
@@ -35,7 +36,7 @@ def test_a_server_that_ends_at_this_moment_is_no_error() -> None:
 
 def test_a_call_at_this_moment_fails_as_any_call_to_a_server_that_is_not_running() -> None:
     class Handle:
-        def submit(self, call: Any) -> Any:
+        def submit(self, _call: Any) -> Any:
             raise NotRunning
 
     realtime = Unbinding()

@@ -4,44 +4,67 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 from typing import cast
 
 import pytest
 
-from automoderate.protocol.http import Connection
-from automoderate.protocol.rooms import MAX_QUEUED, Rooms, Writes
+from automoderate.protocol.model import Client, Connection, Session
+from automoderate.server.rooms import MAX_QUEUED, Rooms, Writes
+
+
+def client(sid: str) -> Client:
+    return Client(sid, "/", cast(Session, None))
 
 
 class Wire:
     """Rooms whose writes are performed: the bytes of every client, by sid, for which the sid stands as connection."""
 
-    def __init__(self) -> None:
-        self.rooms = Rooms()
+    def __init__(self, window: float = 0.0) -> None:
+        self.rooms = Rooms(window)
+        self.now = 0.0
         self.sent: dict[str, bytes] = {}
         self.writes = 0
 
     def enter(self, room: str, sid: str) -> None:
-        self.rooms.enter(room, sid, cast(Connection, sid))
+        self.rooms.enter(room, client(sid), cast(Connection, sid))
+
+    def poll(self, room: str, sid: str) -> None:
+        self.rooms.enter(room, client(sid), None)
+
+    def upgrade(self, sid: str) -> None:
+        self.rooms.upgrade(sid, cast(Connection, sid))
 
     def broadcast(self, room: str, frame: bytes) -> int:
-        count, overflow = self.rooms.broadcast(room, frame)
-        self.perform(overflow)
-        return count
+        count, overflow, polling = self.rooms.broadcast(room, frame, self.now)
+        self.perform([*overflow, *(((cast(Connection, each.sid),), frame) for each in polling)])
+        return count + len(polling)
+
+    def broadcast_except(self, room: str, frame: bytes, *sids: str) -> int:
+        count, writes, polling = self.rooms.broadcast_except(room, frame, sids, self.now)
+        self.perform([*writes, *(((cast(Connection, each.sid),), frame) for each in polling)])
+        return count + len(polling)
 
     def leave(self, room: str, sid: str) -> None:
         self.perform(self.rooms.leave(room, sid))
 
-    def flush(self, sid: str, *rooms: str) -> None:
-        self.perform(self.rooms.flush(rooms, sid))
+    def flush(self, sid: str) -> None:
+        self.perform(self.rooms.flush(sid))
 
     def take(self, allowance: int) -> int:
         writes, left = self.rooms.take(allowance)
         self.perform(writes)
         return left
 
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.rooms.release(self.now)
+
     def finish(self) -> None:
-        while self.rooms.busy:
+        while self.rooms.owing:
+            if not self.rooms.busy:
+                release = self.rooms.next_release()
+                assert release is not None
+                self.wait(release - self.now)
             self.take(256)
 
     def perform(self, writes: Writes) -> None:
@@ -64,13 +87,40 @@ def test_a_frame_goes_to_everyone_in_the_room_and_nobody_else() -> None:
     assert wire.sent == {"a": b"1", "b": b"1"}
 
 
-def test_nobody_is_in_a_room_that_is_not_there() -> None:
+def test_a_client_in_no_room_has_nothing_to_be_sent() -> None:
     wire = Wire()
-    assert wire.broadcast("r", b"1") == 0
-    wire.leave("r", "a")
-    wire.flush("a", "r")
+    wire.flush("a")
+    wire.upgrade("a")
     assert not wire.rooms.busy
     assert wire.sent == {}
+
+
+def test_a_member_that_polls_is_named_with_each_broadcast() -> None:
+    wire = Wire()
+    wire.poll("r", "a")
+    wire.poll("r", "b")
+    assert wire.broadcast("r", b"1") == 2
+    assert not wire.rooms.busy
+    wire.enter("r", "c")
+    assert wire.broadcast("r", b"2") == 3
+    wire.leave("r", "a")
+    wire.leave("r", "c")
+    assert wire.broadcast("r", b"3") == 1
+    wire.finish()
+    assert wire.sent == {"a": b"12", "b": b"123", "c": b"2"}
+
+
+def test_a_member_that_upgrades_is_sent_by_its_websocket_what_it_was_not_given_by_polling() -> None:
+    wire = Wire()
+    wire.enter("r", "a")
+    for room in ("r", "s"):
+        wire.poll(room, "b")
+    wire.broadcast("r", b"1")
+    wire.upgrade("b")
+    wire.broadcast("r", b"2")
+    wire.broadcast("s", b"3")
+    wire.finish()
+    assert wire.sent == {"a": b"12", "b": b"123"}
 
 
 def test_a_backlog_leaves_in_one_write_for_each_member() -> None:
@@ -160,13 +210,13 @@ def test_before_anything_else_a_member_is_given_what_it_has_not_had() -> None:
     for sid in ("a", "b", "c"):
         wire.enter("r", sid)
     wire.enter("quiet", "a")
-    wire.flush("a", "r", "quiet")
+    wire.flush("a")
     assert wire.sent == {}
     wire.broadcast("r", b"1")
     wire.take(1)
     wire.broadcast("r", b"2")
-    wire.flush("a", "r", "quiet")
-    wire.flush("a", "r", "quiet")
+    wire.flush("a")
+    wire.flush("a")
     assert wire.sent["a"] == b"12"
     wire.broadcast("r", b"3")
     wire.finish()
@@ -180,7 +230,7 @@ def test_a_large_room_whose_members_have_all_been_given_everything() -> None:
     wire.broadcast("r", b"1")
     wire.take(1)
     for sid in ("a", "b", "c"):
-        wire.flush(sid, "r")
+        wire.flush(sid)
     wire.take(1)
     assert wire.sent == dict.fromkeys("abc", b"1")
     assert not wire.rooms.busy
@@ -203,63 +253,184 @@ def test_a_room_with_too_much_waiting_is_served_at_once() -> None:
 @pytest.mark.parametrize("allowance", [1, 2, 100])
 @pytest.mark.parametrize("size", [1000, MAX_QUEUED], ids=["small", "overflow"])
 def test_what_everybody_has_been_sent_is_not_kept(size: int, allowance: int) -> None:
-    rooms = Rooms()
-    members = [cast(Connection, object()) for _ in range(3)]
-    for sid, member in zip("abc", members, strict=True):
-        rooms.enter("r", sid, member)
-    rooms.broadcast("r", bytes(size))
-    _, writes = rooms.broadcast("r", bytes(size))
-    rooms.broadcast("r", bytes(10))
-    while rooms.busy:
-        writes = [*writes, *rooms.take(allowance)[0]]
-    sent = {id(data): data for _, data in writes}
-    del writes
-    while sent:
-        _, data = sent.popitem()
-        assert sys.getrefcount(data) == 2, "this variable and the argument"
+    wire = Wire()
+    for sid in "abc":
+        wire.enter("r", sid)
+    wire.broadcast("r", bytes(size))
+    assert wire.rooms.backlog == size
+    wire.broadcast("r", bytes(size))
+    wire.broadcast("r", bytes(10))
+    while wire.rooms.busy:
+        wire.take(allowance)
+    assert wire.rooms.backlog == 0
 
 
 def test_what_the_last_ones_were_given_out_of_turn_is_not_kept_either() -> None:
-    rooms = Rooms()
+    wire = Wire()
     for sid in "ab":
-        rooms.enter("r", sid, cast(Connection, object()))
-    rooms.broadcast("r", bytes(1000))
-    ((_, data),), _ = rooms.take(1)
+        wire.enter("r", sid)
+    wire.broadcast("r", bytes(1000))
+    wire.take(1)
+    assert wire.rooms.backlog == 1000
     for sid in "ab":
-        rooms.flush(["r"], sid)
-    rooms.broadcast("r", bytes(10))
-    rooms.take(2)
-    assert not rooms.busy
-    count = sys.getrefcount(data)
-    assert count == 2, "this variable and the argument"
+        wire.flush(sid)
+    assert wire.rooms.backlog == 0
+    wire.broadcast("r", bytes(10))
+    for sid in "ab":
+        wire.leave("r", sid)
+    assert wire.rooms.backlog == 0
 
 
-def test_whatever_happens_each_session_sees_what_it_would_see_if_broadcasts_took_no_time() -> None:
+def test_what_waited_for_a_member_that_left_is_not_kept_for_those_that_poll() -> None:
+    wire = Wire()
+    wire.enter("r", "a")
+    wire.poll("r", "b")
+    wire.broadcast("r", bytes(10))
+    wire.leave("r", "a")
+    assert wire.rooms.backlog == 0
+    wire.take(1)
+    wire.enter("r", "a")
+    wire.broadcast("r", b"1")
+    wire.finish()
+    assert wire.sent == {"a": bytes(10) + b"1", "b": bytes(10) + b"1"}
+
+
+def test_some_members_may_be_left_out() -> None:
+    wire = Wire()
+    for sid in "abc":
+        wire.enter("p", sid)
+    for sid in "de":
+        wire.poll("p", sid)
+    wire.broadcast("p", b"1")
+    assert wire.broadcast_except("p", b"2", "a", "d") == 3
+    wire.broadcast("p", b"3")
+    assert wire.broadcast_except("p", b"4", "a", "b", "e") == 2
+    wire.finish()
+    assert wire.sent == {"a": b"13", "b": b"123", "c": b"1234", "d": b"134", "e": b"123"}
+
+
+def test_one_that_is_left_out_is_so_also_where_too_much_waits() -> None:
+    wire = Wire()
+    for sid in "abc":
+        wire.enter("p", sid)
+    wire.broadcast("p", b"1")
+    wire.take(2)
+    large = b"x" * (MAX_QUEUED + 1)
+    wire.broadcast_except("p", large, "a")
+    assert wire.sent == {"a": b"1", "b": b"1" + large, "c": b"1" + large}
+
+
+def test_an_update_after_a_rest_waits_for_nothing_and_those_that_follow_for_one_another() -> None:
+    wire = Wire(window=1.0)
+    wire.enter("r", "a")
+    wire.enter("other", "b")
+    wire.broadcast("r", b"1")
+    wire.take(10)
+    assert wire.sent == {"a": b"1"}
+    wire.wait(0.25)
+    wire.broadcast("r", b"2")
+    wire.broadcast("other", b"x")
+    wire.wait(0.5)
+    wire.broadcast("r", b"3")
+    wire.take(10)
+    assert wire.sent == {"a": b"1", "b": b"x"}
+    assert wire.rooms.next_release() == 1.0
+    wire.wait(0.25)
+    wire.take(10)
+    assert (wire.sent["a"], wire.writes) == (b"123", 3)
+    wire.wait(0.5)
+    wire.broadcast("r", b"4")
+    assert wire.rooms.next_release() == 2.0
+    wire.wait(0.5)
+    wire.take(10)
+    wire.wait(1.0)
+    wire.broadcast("r", b"5")
+    wire.take(10)
+    assert wire.sent["a"] == b"12345"
+    assert not wire.rooms.owing
+
+
+def test_what_comes_while_slices_are_under_way_waits_from_their_beginning() -> None:
+    wire = Wire(window=1.0)
+    members = [f"m{number}" for number in range(10)]
+    for sid in members:
+        wire.enter("r", sid)
+    wire.broadcast("r", b"1")
+    wire.take(4)
+    wire.broadcast("r", b"2")
+    wire.take(10)
+    assert wire.sent == dict.fromkeys(members, b"1")
+    assert not wire.rooms.busy
+    wire.wait(1.0)
+    wire.take(10)
+    assert wire.sent == dict.fromkeys(members, b"12")
+
+
+def test_a_member_that_leaves_or_is_written_to_does_not_wait() -> None:
+    wire = Wire(window=1.0)
+    for sid in "abc":
+        wire.enter("r", sid)
+    wire.broadcast("r", b"1")
+    wire.take(10)
+    wire.broadcast("r", b"2")
+    wire.leave("r", "a")
+    wire.flush("b")
+    assert wire.sent == {"a": b"12", "b": b"12", "c": b"1"}
+    wire.leave("r", "b")
+    wire.leave("r", "c")
+    wire.finish()
+    assert wire.sent == {"a": b"12", "b": b"12", "c": b"12"}
+
+
+STEPS = ("enter", "leave", "upgrade", "broadcast", "broadcast", "except", "flush", "take", "wait")
+
+
+@pytest.mark.parametrize("window", [0.0, 1.0])
+def test_whatever_happens_each_session_sees_what_it_would_see_if_broadcasts_took_no_time(window: float) -> None:
     seed = int(os.environ.get("SEED", random.randrange(2**32)))
     print(f"SEED={seed}")
     chance = random.Random(seed)
     for _ in range(200):
-        wire = Wire()
+        wire = Wire(window)
         expected: dict[str, dict[str, bytes]] = {}
         members: dict[str, set[str]] = {"p": set(), "q": set()}
+        polling = {f"m{number}" for number in range(12) if chance.random() < 0.5}
         for step in range(120):
             room, sid = chance.choice("pq"), f"m{chance.randrange(12)}"
-            match chance.choice(("enter", "leave", "broadcast", "broadcast", "flush", "take")):
+            match chance.choice(
+                ("enter", "leave", "upgrade", "broadcast", "broadcast", "except", "flush", "take", "wait")
+            ):
                 case "enter" if sid not in members[room]:
                     members[room].add(sid)
-                    wire.enter(room, sid)
-                case "leave":
+                    if sid in polling:
+                        wire.poll(room, sid)
+                    else:
+                        wire.enter(room, sid)
+                case "leave" if sid in members[room]:
                     members[room].discard(sid)
                     wire.leave(room, sid)
-                case "broadcast":
+                case "upgrade" if sid in polling:
+                    polling.discard(sid)
+                    wire.upgrade(sid)
+                case "broadcast" if members[room]:
                     frame = f"{room}{step};".encode()
                     assert wire.broadcast(room, frame) == len(members[room])
                     for member in members[room]:
                         mine = expected.setdefault(member, {"p": b"", "q": b""})
                         mine[room] += frame
+                case "except" if members[room]:
+                    frame = f"{room}{step};".encode()
+                    left_out = {member for member in members[room] if chance.random() < 0.3}
+                    rest = members[room] - left_out
+                    assert wire.broadcast_except(room, frame, *sorted(left_out)) == len(rest)
+                    for member in rest:
+                        mine = expected.setdefault(member, {"p": b"", "q": b""})
+                        mine[room] += frame
                 case "flush":
-                    wire.flush(sid, *(name for name in "pq" if sid in members[name]))
+                    wire.flush(sid)
                     assert by_room(wire.sent.get(sid, b"")) == expected.get(sid, {"p": b"", "q": b""})
+                case "wait":
+                    wire.wait(chance.choice((0.1, 0.5)))
                 case "take":
                     wire.take(chance.randrange(1, 8))
         wire.finish()

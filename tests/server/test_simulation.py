@@ -1,7 +1,8 @@
 """Two hundred clients, four projects and everything that can go wrong, in virtual time, from one seed.
 
-What must hold whatever happens: no update to somebody who may not see it, none twice, none out of order, none lost to
-a client that catches up or is told that it could not, and nothing left behind.
+What must hold whatever happens: no update to somebody who may not see it, from the moment on that this was announced.
+None twice, none out of order, none lost to a client that catches up or is told that it could not, none that a client
+did not choose, and nothing left behind.
 
 ``python -m pytest tests/server/test_simulation.py --first-seed 17 --seeds 1`` runs one seed again.
 """
@@ -14,9 +15,9 @@ from typing import Any
 import pytest
 from attrs import define, field
 
-from automoderate import server as server_module
-from automoderate.core.hub import Limits
-from automoderate.testing import Client, Faults, Received, Simulation, TransportName
+from automoderate.core.hub import Limits, parse_event_id
+from automoderate.server import outbound
+from automoderate.testing import Faults, ReceivedEvent, SimulatedClient, Simulation, TransportName
 
 CLIENTS = 200
 PROJECTS = ("red", "green", "blue", "a 'quoted' ünï¢ode project")
@@ -27,12 +28,20 @@ LIMITS = Limits(
 FAULTS = Faults(max_delay=0.3, cut=0.3, max_job_time=0.8, job_failure=0.05)
 NOTICE = LIMITS.recheck_interval + 40.0
 """Seconds after which somebody who lost access must have been told, failed re-checks included."""
+STATUSES = ("approved", "rejected", "flagged", "pending")
+CHOICES: tuple[tuple[str, ...] | None, ...] = (None, None, None, ("flagged",), ("pending", "flagged"), ("approved",))
+"""What followers ask for; None: all statuses."""
+
+
+def status_of(number: int) -> str:
+    """The status of an update of that number."""
+    return STATUSES[number % len(STATUSES)]
 
 
 @pytest.fixture(autouse=True)
 def _small_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few writes a turn that rooms of fifty are served in three slices, between which everything else goes on."""
-    monkeypatch.setattr(server_module, "WRITES_PER_TURN", 24)
+    monkeypatch.setattr(outbound, "WRITES_PER_TURN", 24)
 
 
 @define(eq=False)
@@ -43,18 +52,26 @@ class Follower:
     user_id: str | None
     project_id: str
     transport: TransportName
-    client: Client | None = None
+    statuses: tuple[str, ...] | None = None
+    recent: int = 0
+    """How many it asks for when it does not know where it stopped."""
+    presence: bool = False
+    """Whether it asks who is in the room."""
+    users: set[str] | None = None
+    """Who is there, as far as it was told."""
+    client: SimulatedClient | None = None
     wants: bool = True
     """Whether it means to be in the room."""
     in_room: bool = False
     last_event_id: str | None = None
     last_number: int | None = None
-    """The newest update it has; None: any may come next."""
+    """The newest update that it has, or that precedes those it has; None: any may come next."""
     got: int = 0
 
     def start(self) -> None:
         simulation = self.world.simulation
         self.in_room = False
+        self.users = None
         self.client = simulation.connect(self.user_id, transport=self.transport, run=False)
         self.client.on_event = self.on_event
 
@@ -63,9 +80,15 @@ class Follower:
         payload: dict[str, Any] = {"project_id": self.project_id}
         if self.last_event_id is not None:
             payload["last_event_id"] = self.last_event_id
+        elif self.recent:
+            payload["recent"] = self.recent
+        if self.statuses is not None:
+            payload["statuses"] = self.statuses
+        if self.presence:
+            payload["presence"] = True
         self.client.emit("join_project", payload)
 
-    def on_event(self, item: Received) -> None:
+    def on_event(self, item: ReceivedEvent) -> None:
         if item.event == "connected" and self.wants:
             self.join()
         elif item.event == "joined_project":
@@ -76,11 +99,25 @@ class Follower:
             self.on_error(item.data)
         elif item.event == "moderation_update":
             self.on_update(item.data)
+        elif item.event == "presence_state":
+            assert self.presence
+            self.users = {user["user_id"] for user in item.data["users"]}
+        elif item.event == "presence_change":
+            self.on_presence(item.data)
+
+    def on_presence(self, data: dict[str, Any]) -> None:
+        assert self.users is not None, "a change came before the state"
+        joined, left = ({user["user_id"] for user in data[key]} for key in ("joined", "left"))
+        assert not joined & self.users
+        assert left <= self.users
+        self.users = (self.users | joined) - left
 
     def on_joined(self, data: dict[str, Any]) -> None:
         assert self.wants, "joined after it left"
-        if not data.get("recovered"):
-            self.last_number = None
+        number = self.world.number_of(self.project_id, data["last_event_id"])
+        if data.get("recovered") or (self.recent and self.last_event_id is None and self.last_number is not None):
+            self.expect_none_between(number + 1)
+        self.last_number = number
         self.last_event_id = data["last_event_id"]
         self.in_room = True
 
@@ -103,12 +140,20 @@ class Follower:
         assert data["project_id"] == self.project_id
         number = data["n"]
         assert self.wants, f"{self} received an update after it left"
-        assert self.last_event_id is not None or self.last_number is None
-        if self.last_number is not None:
-            assert number == self.last_number + 1, f"{self}: {number} came after {self.last_number}"
+        assert self.last_event_id is not None or self.last_number is None or self.recent
+        assert self.statuses is None or status_of(number) in self.statuses, f"{self} did not choose {number}"
+        self.expect_none_between(number)
         self.world.check_may_see(self, number)
         self.last_number, self.last_event_id = number, data["event_id"]
         self.got += 1
+
+    def expect_none_between(self, number: int) -> None:
+        """Nothing that it chose was missed between the newest it has and this one, which is newer."""
+        if self.last_number is not None:
+            assert number > self.last_number, f"{self}: {number} came after {self.last_number}"
+            missed = range(self.last_number + 1, number)
+            chosen = [other for other in missed if self.statuses is None or status_of(other) in self.statuses]
+            assert not chosen, f"{self}: {number} came after {self.last_number}"
 
     def leave(self) -> None:
         if self.client is not None and self.client.connected:
@@ -116,7 +161,7 @@ class Follower:
             self.client.emit("leave_project", {"project_id": self.project_id})
             self.forget()
             # Whatever was on its way when it asked to leave may still arrive: a new session starts clean.
-            self.client.on_event = lambda item: None
+            self.client.on_event = lambda _: None
             self.client.cut()
 
     def __str__(self) -> str:
@@ -132,8 +177,12 @@ class World:
     followers: list[Follower] = field(factory=list)
     published: dict[str, list[float]] = field(factory=lambda: {project_id: [] for project_id in PROJECTS})
     """When each update of each project was published: update ``n`` is the n-th entry."""
+    numbers: dict[tuple[str, str], int] = field(factory=dict)
+    """That of each update, by its project and event id."""
     lost_access: dict[tuple[str, str], float] = field(factory=dict)
     """Since when a user may not see a project it once could."""
+    announced: dict[tuple[str, str], float] = field(factory=dict)
+    """When that was announced, if it was."""
     turbulent: bool = True
     over: bool = False
 
@@ -150,7 +199,10 @@ class World:
         for number in range(CLIENTS):
             user_id = None if number % 20 == 19 else f"u{self.chance.randrange(40)}"
             transport: TransportName = ("websocket", "polling", "upgrade")[number % 3]
-            self.followers.append(Follower(self, user_id, self.chance.choice(PROJECTS), transport))
+            project_id, statuses = self.chance.choice(PROJECTS), self.chance.choice(CHOICES)
+            recent = self.chance.choice((0, 0, 1, 5, 200))
+            presence = self.chance.random() < 0.5
+            self.followers.append(Follower(self, user_id, project_id, transport, statuses, recent, presence))
 
     def may_see(self, user_id: str | None, project_id: str) -> bool:
         directory = self.simulation.directory
@@ -162,6 +214,21 @@ class World:
             assert key in self.lost_access, f"{follower} was never allowed to see this"
             published = self.published[follower.project_id][number]
             assert published <= self.lost_access[key] + NOTICE, f"{follower} still sees updates"
+            assert published <= self.announced.get(key, published), f"{follower} sees what came after the announcement"
+
+    def number_of(self, project_id: str, event_id: str) -> int:
+        """The number of an update, or what precedes the next one's: where a history begins that knows none."""
+        known = self.numbers.get((project_id, event_id))
+        if known is not None:
+            return known
+        place = parse_event_id(event_id)
+        assert place is not None
+        older = [
+            number
+            for (project, other), number in self.numbers.items()
+            if project == project_id and (parse_event_id(other) or place) <= place
+        ]
+        return max(older, default=-1)
 
     # What happens
 
@@ -174,12 +241,17 @@ class World:
 
     def publish(self) -> None:
         project_id = self.chance.choice(PROJECTS)
-        numbers = self.published[project_id]
-        data = {"project_id": project_id, "n": len(numbers)}
-        numbers.append(self.simulation.now)
-        self.simulation.publish(project_id, "moderation_update", data)
+        self.publish_to(project_id)
         if self.turbulent:
             self.later(self.chance.random() * 0.3, self.publish)
+
+    def publish_to(self, project_id: str) -> None:
+        numbers = self.published[project_id]
+        number = len(numbers)
+        data = {"project_id": project_id, "n": number, "status": status_of(number)}
+        numbers.append(self.simulation.now)
+        event_id = self.simulation.publish(project_id, "moderation_update", data)
+        self.numbers[project_id, event_id] = number
 
     def revive(self) -> None:
         """Clients whose session ended come back, as the reference client does."""
@@ -222,7 +294,9 @@ class World:
         else:
             members.add(follower.user_id)
             self.lost_access.pop(key, None)
+        self.announced.pop(key, None)
         if self.chance.random() < 0.5:
+            self.announced[key] = self.simulation.now
             self.simulation.access_changed(user_id=follower.user_id, project_id=follower.project_id)
 
     def calm_down(self) -> None:
@@ -242,23 +316,26 @@ class World:
 
 def test_the_contract_holds_whatever_happens(seed: int) -> None:
     print(f"seed {seed}: python -m pytest tests/server/test_simulation.py --first-seed {seed} --seeds 1")
-    simulation = Simulation(seed=seed, faults=FAULTS, limits=LIMITS, history=50)
+    window = 0.0 if seed % 2 else 0.05
+    simulation = Simulation(seed=seed, faults=FAULTS, limits=LIMITS, history=50, window=window)
     world = World(simulation, random.Random(seed + 1_000_000))
     world.populate()
     world.begin()
     simulation.advance(SECONDS)
     world.calm_down()
     for project_id in PROJECTS:
-        for _ in range(3):
-            world.published[project_id].append(simulation.now)
-            number = len(world.published[project_id]) - 1
-            simulation.publish(project_id, "moderation_update", {"project_id": project_id, "n": number})
+        for _ in STATUSES:
+            world.publish_to(project_id)
     simulation.advance(30.0)
 
     inside = [follower for follower in world.followers if world.may_see(follower.user_id, follower.project_id)]
     assert len(inside) > CLIENTS // 8, "a run that lets hardly anybody in says nothing"
     for follower in inside:
-        assert follower.last_number == len(world.published[follower.project_id]) - 1, f"{follower} missed the end"
+        assert follower.last_number is not None
+        follower.expect_none_between(len(world.published[follower.project_id]))
+        if follower.presence:
+            there = {other.user_id for other in inside if other.project_id == follower.project_id}
+            assert follower.users == there, f"{follower} knows of others"
     assert sum(follower.got for follower in world.followers) > CLIENTS, "hardly anything was delivered"
 
     world.over = True

@@ -1,0 +1,108 @@
+"""The server's own log, which the logging configuration of a mounted application neither silences nor doubles.
+
+A call that logs names what happened with ``extra={"event": …}``, and of the fields below those that its message has.
+Whatever formats the log, ours or the host's, can use them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+ROOT = "automoderate"
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+TEXT, JSON = "text", "json"
+"""How a line may be written."""
+
+FIELDS = ("sid", "user", "project", "reason", "address", "worker")
+"""What a line may say besides its event. There is none for cookies, keys or content, which stay out of the log."""
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line: ``time``, ``level``, ``logger``, ``event``, ``message``, the fields there are, ``exception``.
+
+    What other libraries log has the event ``message``.
+    """
+
+    def __init__(self, worker: int | None = None) -> None:
+        """``worker`` is the number of the process among several."""
+        super().__init__()
+        self._worker = {} if worker is None else {"worker": worker}
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Only ASCII, which every terminal and pipe takes without changing it."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": getattr(record, "event", "message"),
+            "message": record.getMessage(),
+            **self._worker,
+        }
+        line |= {name: value for name in FIELDS if (value := getattr(record, name, None)) is not None}
+        if record.exc_info and record.exc_info[0] is not None:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class _LastingLogger(logging.Logger):
+    """A logger that stays enabled.
+
+    ``logging.config`` disables all loggers that exist and that it is not told of, unless it is told not to, and
+    ``logging.disable`` disables a level of every logger: an application that configures its own log means itself.
+    """
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - as logging names it
+        return level >= self.getEffectiveLevel()
+
+    @property
+    def disabled(self) -> bool:
+        return False
+
+    @disabled.setter
+    def disabled(self, value: bool) -> None:
+        pass
+
+
+def configure(level: str, *, alone: bool, form: str = TEXT) -> None:
+    """Write what the server has to say to standard error, from ``level`` on, whatever else is configured.
+
+    Where the process is ours ``alone``, what libraries say goes there too; a mounted application decides that itself.
+    """
+    ours = logging.getLogger(ROOT)
+    ours.handlers = [_handler(form)]
+    ours.setLevel(level.upper())
+    ours.propagate = False  # the same line would come once more, by way of the root's handlers
+    if alone:
+        logging.basicConfig(level=level.upper(), handlers=[_handler(form)])
+        if form == JSON:
+            logging.captureWarnings(True)  # else they are lines of their own in between
+
+
+def keep_enabled() -> None:
+    """Let no configuration, made or to come, disable the loggers that this package has so far."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and (name == ROOT or name.startswith(f"{ROOT}.")):
+            logger.__class__ = _LastingLogger
+
+
+def name_worker(number: int, form: str = TEXT) -> None:
+    """Begin every line with the number of the process among several; as JSON it is a field."""
+    for logger in (logging.root, logging.getLogger(ROOT)):
+        for handler in logger.handlers:
+            handler.setFormatter(_formatter(form, number))
+
+
+def _handler(form: str) -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_formatter(form, None))
+    return handler
+
+
+def _formatter(form: str, worker: int | None) -> logging.Formatter:
+    if form == JSON:
+        return JsonFormatter(worker)
+    return logging.Formatter(FORMAT if worker is None else FORMAT.replace("%(name)s", f"worker {worker} %(name)s"))
