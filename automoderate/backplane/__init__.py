@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from automoderate.core.hub import History, Update
-from automoderate.server import Backplane
+from automoderate.server.interfaces import Backplane
 
 __all__ = ["Backplane", "History", "Update"]

@@ -4,20 +4,22 @@ An event id is ``milliseconds-sequence``, as in a Redis stream: wall-clock milli
 tells apart what was published within one. The clock may step back; ids do not. A client catches up only from an
 id that this history knows exactly (one it keeps, or the one just before the oldest it keeps). Ordering alone
 would not do: an id from before a restart may lie between two ids issued afterwards, and what was published
-around the restart would be missing without anybody noticing.
+around the restart would be missing without a trace.
 """
 
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice, zip_longest
 
 from attrs import define, field
 
 from automoderate.backplane import History, Update
-from automoderate.core.hub import event_id_text, parse_event_id, stamped
+from automoderate.core.hub import AccessChanged, LoggedOut, PresenceReport, event_id_text, parse_event_id, stamped
+from automoderate.server.interfaces import NotRunning, Receive
 
 EventId = tuple[int, int]
 
@@ -45,6 +47,12 @@ class _Stream:
     tidied: int = 0
     """When its age was last looked at, in wall-clock milliseconds."""
 
+    def _first_from(self, position: EventId) -> int:
+        """The number of the oldest update that is kept and whose id is not smaller, counted from the oldest of all."""
+        return bisect_left(
+            range(len(self.kept) // 3), position, key=lambda number: parse_event_id(self.kept[3 * number]) or (0, 0)
+        )
+
     def drop_oldest(self) -> int:
         """How many bytes that were."""
         self.floor = self.kept.popleft()
@@ -67,6 +75,19 @@ class _Stream:
             missed.append(Update(self.project_id, event, text, event_id))
         return tuple(reversed(missed)) if position == self.floor else None
 
+    def newest(self, count: int, before: str | None) -> tuple[Update, ...]:
+        """The last so many that are kept, or of those before an id, oldest first."""
+        skipped = 0
+        if before is not None:
+            end = parse_event_id(before) or (0, 0)  # nothing comes before what is no id
+            skipped = 3 * (len(self.kept) // 3 - self._first_from(end))
+        backwards = islice(reversed(self.kept), skipped, skipped + 3 * count)
+        found = [
+            Update(self.project_id, event, text, event_id)
+            for text, event, event_id in zip(backwards, backwards, backwards, strict=True)
+        ]
+        return tuple(reversed(found))
+
 
 class MemoryBackplane:
     """Updates of many projects in one process's memory. One thread only: there are no locks.
@@ -77,8 +98,6 @@ class MemoryBackplane:
     What is no longer kept is answered with an incomplete history, never with a silent gap. All of one history
     goes to a client that catches up at once, so ``max_bytes`` has to stay below what may wait for one client.
     """
-
-    blocking: Literal[False] = False
 
     def __init__(
         self,
@@ -92,13 +111,13 @@ class MemoryBackplane:
     ) -> None:
         if min(entries, max_bytes, max_projects, max_total_bytes) < 1 or max_age <= 0:
             raise ValueError("entries, max_bytes, max_age, max_projects and max_total_bytes must be positive")
-        self.listener: Callable[[Update], None] | None = None
         self._wall = wall
         self._items = 3 * entries  # of a stream's ``kept``
         self._max_bytes = max_bytes
         self._max_age = int(max_age * 1000)
         self._max_projects = max_projects
         self._max_total_bytes = max_total_bytes
+        self._draining = False
         self._size = 0
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
         """The least recently published first, to within ten seconds."""
@@ -107,8 +126,10 @@ class MemoryBackplane:
         # project can be taken for one that has never published.
         self._floor: EventId = (self._milliseconds(), 0)
 
-    def publish(self, project_id: str, event: str, text: str) -> Update:
-        """Number and keep one event of a project, whose data ``text`` is, then call the listener with it."""
+    def publish(self, project_id: str, event: str, text: str, trace: str | None = None) -> Update:
+        """Number and keep one event of a project, whose data ``text`` is."""
+        if self._draining:
+            raise NotRunning("the server is shutting down")
         now = self._milliseconds()
         stream = self._streams.get(project_id) or self._begin(project_id)
         milliseconds, sequence = stream.last
@@ -121,7 +142,7 @@ class MemoryBackplane:
             self._tidy(stream, now)
         event_id = event_id_text(stream.last)
         text = stamped(text, event_id)
-        update = Update(project_id, event, text, event_id)
+        update = Update(project_id, event, text, event_id, trace)
         size = _size(text)
         stream.kept.extend((event_id, event, text))
         stream.size += size
@@ -132,21 +153,68 @@ class MemoryBackplane:
             self._streams.move_to_end(project_id)
             while self._size > self._max_total_bytes:
                 self._forget_oldest()
-        if self.listener is not None:
-            self.listener(update)
         return update
 
+    def publish_all(
+        self, project_id: str, events: Sequence[tuple[str, str]], traces: Sequence[str] = ()
+    ) -> list[Update]:
+        """Number and keep several events of a project, each with its data, and with its trace where there are any."""
+        together = zip_longest(events, traces)
+        return [self.publish(project_id, event, text, trace) for (event, text), trace in together]
+
+    def start(self, receive: Receive) -> None:
+        """Nothing to do: there are no other nodes."""
+
+    def drain(self) -> None:
+        """Refuse to publish from here on: the history ends with the process, and a client would look for it in vain."""
+        self._draining = True
+
+    def close(self) -> None:
+        """Nothing to do."""
+
     def follow(self, project_id: str) -> None:
-        """Nothing to do: the listener hears of every project."""
+        """Nothing to do: the publisher tells the hub."""
 
     def unfollow(self, project_id: str) -> None:
-        """Nothing to do either."""
+        """Nothing to do."""
 
-    def read(self, project_id: str, after: str | None) -> History:
-        """What the project published after the id ``after``; without one, only the present position.
+    @property
+    def shared(self) -> bool:
+        """False: there are no other nodes."""
+        return False
 
-        The history is incomplete, and empty, where ``after`` is malformed, older than what is kept (trimmed, or
-        from before this process started), or was never issued.
+    def share_presence(self, report: PresenceReport) -> None:
+        """Nothing to do: there are no other nodes."""
+
+    def announce(self, item: AccessChanged | LoggedOut) -> None:
+        """Nothing to do: there are no other nodes."""
+
+    def ask(self, question: str) -> None:
+        """None: there are no other nodes."""
+
+    def answer(self, reply_to: str, text: str) -> None:
+        """Nothing to do: nobody asks."""
+
+    @property
+    def hearing(self) -> bool:
+        """True: everything that is published is published here."""
+        return True
+
+    @property
+    def writable(self) -> bool:
+        """True: there is always room for the newest."""
+        return True
+
+    def stats(self) -> Mapping[str, float]:
+        """None."""
+        return {}
+
+    def read(self, project_id: str, after: str | None, newest: int = 0, before: str | None = None) -> History:
+        """What the project published after the id ``after``; without one, so many of the newest that are kept.
+
+        With ``before`` they are the newest of those that came before that id. The history is incomplete, and empty,
+        where ``after`` is malformed, older than what is kept (trimmed, or from before this process started), or was
+        never issued.
         """
         stream = self._streams.get(project_id)
         if stream is None:
@@ -154,7 +222,7 @@ class MemoryBackplane:
         self._expire(stream, self._milliseconds())
         last_event_id = event_id_text(stream.last)
         if after is None:
-            return History((), True, last_event_id)
+            return History(stream.newest(newest, before), True, last_event_id)
         position = parse_event_id(after)
         updates = None if position is None else stream.after(event_id_text(position))
         if updates is None:
@@ -188,7 +256,7 @@ class MemoryBackplane:
         self._streams.move_to_end(stream.project_id)
         self._expire(stream, now)
         while next(iter(self._streams.values())).last[0] < now - self._max_age:
-            self._forget_oldest()  # nobody else would ever look at it again
+            self._forget_oldest()  # no later call would look at it again
 
     def _forget_oldest(self) -> None:
         _, stream = self._streams.popitem(last=False)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
+from concurrent.futures import Future
 
 import pytest
 
 from automoderate.backplane import Backplane, History, Update
 from automoderate.backplane.memory import MemoryBackplane
-from automoderate.core.hub import parse_event_id
+from automoderate.core.hub import LoggedOut, parse_event_id
+from automoderate.server.interfaces import Heard, NotRunning
 
 P = "project"
 
@@ -40,7 +43,7 @@ def ids(history: History) -> list[str]:
 
 def test_it_is_a_backplane(wall: Wall) -> None:
     backplane: Backplane = MemoryBackplane(wall=wall)
-    assert backplane.read(P, None).complete
+    assert backplane.hearing
 
 
 def test_an_update_is_numbered_by_time_and_sequence(wall: Wall) -> None:
@@ -71,13 +74,34 @@ def test_a_clock_before_1970_counts_as_1970() -> None:
     assert MemoryBackplane(wall=lambda: -5.0).publish(P, "stats_update", "{}").event_id == "0-1"
 
 
-def test_the_listener_hears_every_update(wall: Wall) -> None:
+def test_it_has_no_other_nodes_to_hear_or_to_tell(wall: Wall) -> None:
     backplane = MemoryBackplane(wall=wall)
+    told: list[object] = []
+
+    def receive(items: Sequence[Heard]) -> Future[None]:
+        told.extend(items)
+        return Future()
+
+    backplane.start(receive)
+    backplane.follow(P)
     backplane.publish(P, "stats_update", "{}")
-    heard: list[Update] = []
-    backplane.listener = heard.append
-    published = [backplane.publish(P, "stats_update", f'{{"n":{n}}}') for n in range(3)]
-    assert heard == published
+    assert backplane.hearing
+    backplane.announce(LoggedOut("alice"))
+    assert backplane.ask("{}") is None  # type: ignore[func-returns-value]
+    backplane.answer("x", "{}")
+    assert backplane.stats() == {}
+    backplane.unfollow(P)
+    backplane.close()
+    assert told == []
+
+
+def test_what_would_be_lost_with_the_process_is_refused_while_it_leaves(wall: Wall) -> None:
+    backplane = MemoryBackplane(wall=wall)
+    last = backplane.publish(P, "stats_update", "{}").event_id
+    backplane.drain()
+    with pytest.raises(NotRunning):
+        backplane.publish(P, "stats_update", "{}")
+    assert backplane.read(P, None).last_event_id == last
 
 
 def test_catching_up_gets_what_was_missed_in_order(wall: Wall) -> None:
@@ -95,6 +119,51 @@ def test_without_an_id_only_the_position_is_told(wall: Wall) -> None:
     assert backplane.read(P, None) == History((), True, "1000000-0")
     backplane.publish(P, "stats_update", "{}")
     assert backplane.read(P, None) == History((), True, "1000000-1")
+
+
+@pytest.mark.parametrize(("newest", "expected"), [(0, []), (1, [4]), (3, [2, 3, 4]), (200, [0, 1, 2, 3, 4])])
+def test_without_an_id_the_newest_are_told_oldest_first(wall: Wall, newest: int, expected: list[int]) -> None:
+    backplane = MemoryBackplane(wall=wall)
+    updates = [backplane.publish(P, "stats_update", f'{{"n":{n}}}') for n in range(5)]
+    history = backplane.read(P, None, newest)
+    assert history == History(tuple(updates[number] for number in expected), True, updates[-1].event_id)
+    assert backplane.read("never published", None, newest).updates == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "newest", "expected"),
+    [
+        ("1000000-3", 2, [0, 1]),
+        ("1000000-4", 2, [1, 2]),
+        ("1000000-4", 200, [0, 1, 2]),
+        ("1000000-1", 5, []),
+        ("999999-9", 5, []),
+        ("0-0", 5, []),
+        ("none", 5, []),
+        ("1000000-3", 0, []),
+        ("1000002-0", 2, [2, 3]),  # between two ids: it need not be one
+        ("2000000-0", 2, [3, 4]),
+    ],
+)
+def test_of_those_before_an_id_the_newest_are_told_oldest_first(
+    wall: Wall, before: str, newest: int, expected: list[int]
+) -> None:
+    backplane = MemoryBackplane(wall=wall)
+    updates = [backplane.publish(P, "stats_update", f'{{"n":{n}}}') for n in range(4)]
+    wall.seconds += 5
+    updates.append(backplane.publish(P, "stats_update", '{"n":4}'))
+    history = backplane.read(P, None, newest, before)
+    assert history == History(tuple(updates[number] for number in expected), True, updates[-1].event_id)
+    assert backplane.read("never published", None, newest, before).updates == ()
+
+
+def test_of_the_newest_none_is_told_that_is_too_old(wall: Wall) -> None:
+    backplane = MemoryBackplane(wall=wall, max_age=60)
+    backplane.publish(P, "stats_update", "{}")
+    wall.seconds += 50
+    young = backplane.publish(P, "stats_update", "{}")
+    wall.seconds += 20
+    assert backplane.read(P, None, 5).updates == (young,)
 
 
 def test_a_client_that_saw_nothing_yet_gets_everything(wall: Wall) -> None:
@@ -146,10 +215,7 @@ def test_what_was_trimmed_by_size_is_a_gap(wall: Wall) -> None:
     first, second, third = (backplane.publish(P, "stats_update", text(400)) for _ in range(3))
     assert ids(backplane.read(P, first.event_id)) == [second.event_id, third.event_id]
     assert not backplane.read(P, "1000000-0").complete
-    heard: list[Update] = []
-    backplane.listener = heard.append
     large = backplane.publish(P, "stats_update", text(2000))
-    assert heard == [large]
     assert not backplane.read(P, third.event_id).complete
     assert backplane.read(P, large.event_id) == History((), True, large.event_id)
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "clients"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
-
-from live_server import until
-from redis_kit import Node, RedisServer
+from kits import until
+from kits.cables import Cable
+from kits.redis_server import Node, RedisServer
 
 
 @pytest.fixture
@@ -26,11 +21,32 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def new_node(server: RedisServer) -> Iterator[Callable[..., Node]]:
+def new_cable(server: RedisServer) -> Iterator[Callable[[], Cable]]:
+    """Lays cables to Redis."""
+    cables: list[Cable] = []
+
+    def lay() -> Cable:
+        cables.append(Cable(server.port))
+        return cables[-1]
+
+    yield lay
+    for cable in cables:
+        cable.close()
+
+
+@pytest.fixture
+def cable(new_cable: Callable[[], Cable]) -> Cable:
+    return new_cable()
+
+
+@pytest.fixture
+def new_node(server: RedisServer, request: pytest.FixtureRequest) -> Iterator[Callable[..., Node]]:
+    """Starts nodes, perhaps at the end of a cable. They end before their cables do."""
+    request.getfixturevalue("new_cable")  # what is asked for first ends last
     nodes: list[Node] = []
 
-    def make(**options: Any) -> Node:
-        node = Node(server.url, **options)
+    def make(cable: Cable | None = None, **options: Any) -> Node:
+        node = Node(server.url if cable is None else server.through(cable), **options)
         nodes.append(node)
         until(node.hears, "the node hears Redis")
         return node

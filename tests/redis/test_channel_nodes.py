@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 import requests
-from deploy_kit import Process
-from live_server import PATIENCE, LiveServer, until
-from redis_kit import Node, RedisServer, emitting
 
 from automoderate.core.hub import Published
+from kits import PATIENCE, until
+from kits.live_server import LiveServer
+from kits.processes import Process, stop_process
+from kits.redis_server import Node, RedisServer, emitting
 
 SOURCES = 3
 
@@ -131,7 +132,7 @@ def test_a_node_that_was_stopped_publishes_nothing_again_of_what_it_finds(
     nodes: tuple[Process, Process], watcher: Node, server: RedisServer, world: LiveServer
 ) -> None:
     def stop_and_go_on() -> None:
-        os.kill(nodes[0].pid, signal.SIGSTOP)
+        stop_process(nodes[0].pid)
         burst.go_on()
         os.kill(nodes[0].pid, signal.SIGCONT)
 

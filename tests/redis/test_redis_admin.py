@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from live_server import until
-from redis_kit import Node, RedisServer
 
-from automoderate import announcing
+from automoderate.cli import announce as announcing
 from automoderate.cli import cli
 from automoderate.core.hub import AccessChanged, Input, LoggedOut
+from kits import until
+from kits.redis_server import Node, RedisServer
 
 TOLD = "The nodes were told through Redis: it takes effect at once."
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import anyio
 import pytest
-from live_server import PATIENCE, until
-from redis_kit import Node, RedisServer
 
 from automoderate.core.hub import AccessChanged, LoggedOut
 from automoderate.notifier import AsyncWebSocketNotifier, WebSocketNotifier
+from kits import PATIENCE, until
+from kits.redis_server import Node, RedisServer
 
 
 def test_every_node_hears_what_the_pipeline_says(new_node: Callable[..., Node], server: RedisServer) -> None:

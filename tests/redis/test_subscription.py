@@ -6,21 +6,22 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from live_server import PATIENCE, until
-from redis_kit import Node, RedisServer
 
-from automoderate.backplane import _redis_reader
-from automoderate.backplane._redis_entries import CONTROL, READ_COUNT, Announcement, stream
-from automoderate.backplane._redis_link import Link
-from automoderate.backplane._redis_subscription import Subscription
-from automoderate.backplane.redis import RedisBackplane, RedisDoor
-from automoderate.core.hub import Input, LoggedOut, Published
-from automoderate.server import BackplaneUnavailable
+from automoderate.backplane.redis import RedisBackplane, RedisPublisher
+from automoderate.backplane.redis import reader as redis_reader
+from automoderate.backplane.redis.entries import CONTROL, MAX_TOLD, READ_COUNT, Announcement, stream
+from automoderate.backplane.redis.troubles import Troubles
+from automoderate.backplane.redis.writer import Writer
+from automoderate.core.hub import LoggedOut, Published
+from automoderate.server.interfaces import BackplaneUnavailable
+from kits import PATIENCE, until
+from kits.cables import Cable
+from kits.redis_server import Node, RedisServer
 
 KEY = stream("p")
 NewNode = Callable[..., Node]
@@ -29,7 +30,7 @@ NewNode = Callable[..., Node]
 @pytest.fixture
 def only_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes look at no stream unasked, but once when they have connected."""
-    monkeypatch.setattr(_redis_reader, "LOOK_EVERY", 3600.0)
+    monkeypatch.setattr(redis_reader, "LOOK_EVERY", 3600.0)
 
 
 def add(server: RedisServer, *numbers: int, key: str = KEY, tell: bool) -> None:
@@ -46,15 +47,6 @@ def subscribers(server: RedisServer, project_id: str = "p") -> int:
     with server.client() as client:
         ((_, number),) = client.pubsub_numsub(stream(project_id))
         return int(number)
-
-
-def cut(server: RedisServer, link: Link) -> None:
-    """End this connection and no other, from the side of Redis."""
-    sock = link._connection._sock
-    assert sock is not None
-    host, port = sock.getsockname()
-    with server.client() as client:
-        client.client_kill(f"{host}:{port}")
 
 
 def reconnects(node: Node) -> float:
@@ -96,8 +88,10 @@ def test_what_is_published_under_a_claim_is_told_of(node: Node, server: RedisSer
     until(lambda: subscribers(server))
     with server.client() as client:
         now = str(client.time()[0])
+    writer = Writer(server.url, entries=1000, max_age=1000, patience=PATIENCE, troubles=Troubles())
     for _ in range(2):
-        node.backplane._publisher.publish_once("p", "e", '{"n":1}', digest="1", since=now).result(PATIENCE)
+        writer.publish_once("p", "e", '{"n":1}', digest="1", since=now).result(PATIENCE)
+    assert writer.close(PATIENCE)
     until(lambda: node.numbers == [1])
 
 
@@ -105,7 +99,9 @@ def test_what_is_said_of_nothing_changes_nothing(node: Node, server: RedisServer
     node.follow()
     until(lambda: subscribers(server))
     with server.client() as client:
-        for key in (KEY, CONTROL, node.backplane._pulse.key):
+        keys = client.pubsub_channels("automoderate:*")
+        assert {KEY.encode(), CONTROL.encode()} < set(keys), "and the node's own"
+        for key in keys:
             for said in ("", "x" * 100_000, b"\xff"):
                 assert client.publish(key, said) == 1
         client.publish(stream("nobody follows it"), "")
@@ -122,12 +118,14 @@ def test_who_joins_does_not_wait_for_what_nobody_says(node: Node, server: RedisS
     node.publish(1)
     until(lambda: node.numbers == [1])
     add(server, 2, tell=False)
-    node.backplane.read("p", None)
+    node.read("p", None)
     until(lambda: node.numbers == [1, 2])
 
 
 @pytest.mark.usefixtures("only_told")
-def test_of_a_thousand_projects_only_the_one_with_an_update_is_read(new_node: NewNode, server: RedisServer) -> None:
+def test_of_a_thousand_projects_only_the_one_with_several_updates_is_read(
+    new_node: NewNode, server: RedisServer
+) -> None:
     near, far = new_node(), new_node()
     projects = [f"p{number}" for number in range(1000)]
     for project_id in projects:
@@ -139,9 +137,12 @@ def test_of_a_thousand_projects_only_the_one_with_an_update_is_read(new_node: Ne
     with server.client() as client, client.monitor() as monitor:
         near.publish(2, project_id=projects[500])
         until(lambda: 2 in far.numbers)
+        add(server, 3, 4, key=stream(projects[700]), tell=True)
+        until(lambda: 4 in far.numbers)
         with server.client() as another:
             another.echo("the end")
-        assert read(commands(monitor)) == [stream(projects[500])]
+        assert read(commands(monitor)) == [stream(projects[700])], "an update by itself was told"
+    assert far.numbers == [0, 1, 2, 3, 4]
 
 
 def commands(monitor: Any) -> Iterator[str]:
@@ -159,6 +160,83 @@ def read(commands: Iterator[str]) -> list[str]:
     return found
 
 
+# Entries that are told ----------------------------------------------------------------------------------------
+
+
+def told(event_id: str, before: str, number: int) -> str:
+    """How an entry is told."""
+    return f'+{event_id} {before} e\n{{"n":{number}}}'
+
+
+@pytest.mark.usefixtures("only_told")
+def test_what_is_told_of_is_taken_only_where_nothing_is_missed_before_it(node: Node, server: RedisServer) -> None:
+    position = node.follow()
+    until(lambda: subscribers(server))
+    add(server, 1, tell=False)  # of which nobody says anything
+    with server.client() as client:
+        (newest, _), *_ = client.xrevrange(KEY, count=1)
+        later = client.xadd(KEY, {"event": "e", "data": '{"n":2}'}).decode()
+        client.publish(KEY, told(later, newest.decode(), 2))
+        until(lambda: node.numbers == [1, 2], "both were read")
+        client.publish(KEY, told(later, position, 2))  # it is late, or again
+        client.publish(KEY, told(later, newest.decode(), 2))
+    node.publish(3)
+    until(lambda: node.numbers == [1, 2, 3])
+    assert node.lost == []
+
+
+@pytest.mark.usefixtures("only_told")
+@pytest.mark.parametrize("said", [b"+", b"+1-0", b"+1-0 x e\n{}", b"+\xff 1-0 e\n{}", b"+ 1-0 e\n{}"])
+def test_what_tells_of_no_entry_is_looked_after(node: Node, server: RedisServer, said: bytes) -> None:
+    node.follow()
+    until(lambda: subscribers(server))
+    add(server, 1, tell=False)
+    with server.client() as client:
+        client.publish(KEY, said)
+    until(lambda: node.numbers == [1])
+    until(lambda: node.backplane.stats()["backplane_rejected_total"] == 1)
+
+
+@pytest.mark.usefixtures("only_told")
+def test_an_entry_that_is_told_and_was_never_there_is_noticed_as_a_gap(node: Node, server: RedisServer) -> None:
+    position = node.follow()
+    until(lambda: subscribers(server))
+    with server.client() as client:
+        client.publish(KEY, told(f"{int(position.partition('-')[0]) + 1}-0", position, 1))
+        until(lambda: node.numbers == [1])
+        client.client_kill_filter(_type="pubsub", skipme=True)
+    until(lambda: node.lost == ["p"], "who saw it has to catch up")
+
+
+@pytest.mark.usefixtures("only_told")
+def test_an_announcement_comes_before_an_update_that_is_told_after_it(new_node: NewNode, server: RedisServer) -> None:
+    near, far = new_node(), new_node()
+    far.follow()
+    until(lambda: subscribers(server))
+    for number in range(50):
+        near.backplane.announce(LoggedOut(f"u{number}")).result(PATIENCE)
+        near.publish(number)
+    until(lambda: len(far.numbers) == 50)
+    said = [item for item in far.told if isinstance(item, LoggedOut | Published)]
+    places = {item.user_id if isinstance(item, LoggedOut) else f"n{item.update.data['n']}": place
+              for place, item in enumerate(said)}  # fmt: skip
+    assert all(places[f"u{number}"] < places[f"n{number}"] for number in range(50))
+
+
+@pytest.mark.usefixtures("only_told")
+def test_what_is_too_large_to_be_told_and_what_is_published_together_is_read(node: Node, server: RedisServer) -> None:
+    node.follow()
+    until(lambda: subscribers(server))
+    text = '{"n":1,"text":"' + "x" * MAX_TOLD + '"}'
+    node.backplane.publish("p", "e", text).result(PATIENCE)
+    node.backplane.publish_all("p", [("e", '{"n":2}'), ("e", '{"n":3}')]).result(PATIENCE)
+    node.publish(*range(4, 300))
+    until(lambda: len(node.numbers) == 299)
+    assert node.numbers == list(range(1, 300))
+    with server.client() as client:
+        assert 0 < client.ttl(KEY) <= 86_400
+
+
 # Who is followed ----------------------------------------------------------------------------------------------
 
 
@@ -171,17 +249,9 @@ def test_what_is_followed_no_longer_is_heard_no_longer(node: Node, server: Redis
 
 
 @pytest.mark.usefixtures("only_told")
-def test_what_came_before_its_channel_was_heard_is_found(
-    node: Node, server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    change = Subscription.change
-
-    def late(subscription: Subscription, wanted: Collection[bytes], unwanted: Collection[bytes]) -> set[bytes]:
-        if wanted:
-            add(server, 1, tell=True)
-        return change(subscription, wanted, unwanted)
-
-    monkeypatch.setattr(Subscription, "change", late)
+def test_what_came_before_its_channel_was_heard_is_found(new_node: NewNode, cable: Cable, server: RedisServer) -> None:
+    node = new_node(cable)
+    cable.before(b"SUBSCRIBE\r\n$%d\r\n%s" % (len(KEY), KEY.encode()), lambda: add(server, 1, tell=True))
     node.follow()
     until(lambda: node.numbers == [1])
 
@@ -245,18 +315,17 @@ def order(event_id: str) -> tuple[int, ...]:
 
 @pytest.mark.usefixtures("only_told")
 @pytest.mark.parametrize("which", ["subscription", "reading", "either"])
-def test_a_connection_that_is_cut_loses_nothing(new_node: NewNode, server: RedisServer, which: str) -> None:
-    near, far = new_node(), new_node()
-    reader = far.backplane._reader
+def test_a_connection_that_is_cut_loses_nothing(new_node: NewNode, cable: Cable, which: str) -> None:
+    near, far = new_node(), new_node(cable)
     far.follow()
     for number in range(6):
-        until(lambda: far.hears() and reader.connected)
+        until(far.hears)
         before = reconnects(far)
         near.publish(*range(10 * number, 10 * number + 5))
         if which == "subscription" or (which == "either" and number % 2):
-            cut(server, reader._subscription._link)
+            cable.cut_where(b"SUBSCRIBE")
         else:
-            cut(server, reader._link)
+            cable.cut_where(b"XREAD")
         near.publish(*range(10 * number + 5, 10 * number + 10))
         until(lambda before=before: reconnects(far) > before, "it notices")  # type: ignore[misc]
         until(lambda number=number: len(far.numbers) >= 10 * number + 10)  # type: ignore[misc]
@@ -265,11 +334,13 @@ def test_a_connection_that_is_cut_loses_nothing(new_node: NewNode, server: Redis
     assert reconnects(near) == 0
 
 
-def test_a_subscription_that_nothing_comes_from_is_made_anew(new_node: NewNode, server: RedisServer) -> None:
-    near, far = new_node(), new_node()
+def test_a_subscription_that_nothing_comes_from_is_made_anew(
+    new_node: NewNode, cable: Cable, server: RedisServer
+) -> None:
+    near, far = new_node(), new_node(cable)
     far.follow()
     until(lambda: subscribers(server))
-    far.backplane._reader._subscription._link._connection._sock.sendall(b"UNSUBSCRIBE\r\n")
+    cable.say(b"SUBSCRIBE", b"UNSUBSCRIBE\r\n")
     until(lambda: not subscribers(server))
     near.publish(1)
     until(lambda: reconnects(far) == 1, "it notices")
@@ -280,15 +351,9 @@ def test_a_subscription_that_nothing_comes_from_is_made_anew(new_node: NewNode, 
 
 
 @pytest.mark.usefixtures("only_told")
-def test_a_node_that_takes_no_messages_is_dropped_by_redis_and_reads_on(
-    node: Node, server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def busy(items: list[Input]) -> Future[None]:
-        node.told.extend(items)
-        return done
-
+def test_a_node_that_takes_no_messages_is_dropped_by_redis_and_reads_on(node: Node, server: RedisServer) -> None:
     done: Future[None] = Future()
-    monkeypatch.setattr(node.backplane, "_receive", busy)
+    node.acted = done
     node.follow()
     node.publish(0)
     until(lambda: node.numbers == [0])
@@ -336,9 +401,10 @@ def test_what_nodes_cannot_be_told_of_is_published_all_the_same(
     node.follow()
     with server.client() as client:
         client.acl_setuser("mute", enabled=True, nopass=True, commands=["+@all", "-publish"], keys=["*"])
-    door = RedisDoor(server.url.replace("//", "//mute:x@"), patience=PATIENCE, max_waiting=10)
+    door = RedisPublisher(server.url.replace("//", "//mute:x@"), patience=PATIENCE, max_waiting=10)
     for number in range(2):
         door.publish("p", "e", {"n": number}).result(PATIENCE)
     until(lambda: node.numbers == [0, 1])
     assert door.close(PATIENCE)
-    assert len([record for record in caplog.records if "comes late" in record.getMessage()]) == 1
+    (said,) = caplog.messages
+    assert said.startswith("messages that tell other nodes at once what is new fail: ")

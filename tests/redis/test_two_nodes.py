@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import requests
 from attrs import frozen
-from contract_client import Client
-from deploy_kit import Process
-from live_server import PATIENCE, LiveServer, until
-from redis_kit import RedisServer, emitting
 
 from automoderate import adapters
 from automoderate.directory import accounts
+from automoderate.notifier.http import Refused
+from kits import PATIENCE, until
+from kits.contract_client import Client
+from kits.live_server import LiveServer
+from kits.processes import Process
+from kits.redis_server import RedisServer, emitting
 
 AUTHENTICATION_REQUIRED = {"message": "Authentication required", "code": "authentication_required"}
 Connect = Callable[..., Client]
@@ -104,6 +106,8 @@ def test_what_another_process_emits_with_python_socketio_is_seen_once_on_both(no
         for number in range(30):
             emit(nodes.world.project, number)
             emit(nodes.world.other, number)  # which nobody here has joined
+    for client in clients:
+        assert numbers(client, 29) == list(range(30))
     nodes.publish(30)
     for client in clients:
         assert numbers(client, 30) == list(range(31))
@@ -153,7 +157,7 @@ def test_nodes_say_when_they_are_cut_off_from_each_other(nodes: Nodes, connect: 
     nodes.publish(1)
     assert numbers(client, 1) == [1]
     nodes.redis.kill()
-    cut_off = {"database": "ok", "realtime": "cut off from the other nodes"}
+    cut_off = {"database": "ok", "realtime": "cut off from the other nodes", "publishing": "unavailable"}
     for node in (nodes.a, nodes.b):
         until(lambda node=node: ready(node) == (503, cut_off))  # type: ignore[misc]
     nodes.redis.start()
@@ -161,6 +165,27 @@ def test_nodes_say_when_they_are_cut_off_from_each_other(nodes: Nodes, connect: 
         until(lambda node=node: ready(node)[0] == 200)  # type: ignore[misc]
     nodes.publish(2)
     assert numbers(client, 2) == [1, 2]
+
+
+def test_nodes_whose_redis_is_full_stay_ready_for_those_who_watch(nodes: Nodes, connect: Connect) -> None:
+    client = connect(nodes.a, "alice")
+    joined(client)
+    nodes.publish(1)
+    assert numbers(client, 1) == [1]
+    full = {"database": "ok", "realtime": "ok", "publishing": "unavailable"}
+    with nodes.redis.full():
+        for node in (nodes.a, nodes.b):
+            until(lambda node=node: ready(node) == (200, full))  # type: ignore[misc]
+        with pytest.raises(Refused, match="The update was not accepted: Redis is full"):
+            nodes.publish(2)
+        for user in ("alice", "bob"):  # who comes now is let in
+            joined(connect(nodes.b, user))
+    for node in (nodes.a, nodes.b):
+        until(lambda node=node: ready(node)[1]["publishing"] == "ok")  # type: ignore[misc]
+        until(lambda node=node: "writes to Redis work again" in node.log)  # type: ignore[misc]
+        assert node.log.count("writes to Redis fail: OOM") == 1
+    nodes.publish(3)
+    assert numbers(client, 3) == [1, 3]
 
 
 def ready(node: Process) -> tuple[int, dict[str, str]]:

@@ -9,11 +9,12 @@ beside, and in a message's name are the last milestone before it and how many me
 - A node that has subscribed begins with its own milestone. What it hears then it does not publish before a node that
   was there has published what came before that milestone, or the stream would have another order than the channel.
   Who was there is in Redis, as a node that has just lost its subscription may still have something to publish.
-- Further milestones come from whoever has heard none for a second. Where none comes for long the connection is dead.
+- Further milestones come from a node that has heard none for a second. Where none comes for long the connection is
+  dead.
 - The time of the last milestone says how old a message may be. One older than claims are kept is published no more: a
   process that was stopped finds in its socket what others have published long ago.
-- Each node publishes in the order of the channel, over one connection, so that the stream has that order whoever was
-  first. While much waits to be published nothing is read; Redis keeps it, within its own bounds.
+- Each node publishes in the order of the channel, over one connection, so that the stream has that order whichever
+  was first. While much waits to be published nothing is read; Redis keeps it, within its own bounds.
 - What is emitted while no node is subscribed is lost, as Pub/Sub keeps nothing.
 """
 
@@ -34,11 +35,13 @@ from typing import Any
 import redis
 from attrs import frozen
 
-from automoderate.adapters._shared import real
-from automoderate.backplane._emitted import NotJSON, emitted
-from automoderate.backplane._redis_entries import BadEntry
-from automoderate.backplane._redis_link import FAILURES, Command, Link, Pauses
-from automoderate.backplane._redis_publisher import CLAIM_PATIENCE, Publisher
+from automoderate._threads import real
+from automoderate.backplane.redis.connection import FAILURES, Command, Pauses, RedisConnection, first_refusal
+from automoderate.backplane.redis.emitted import NotJSON, emitted
+from automoderate.backplane.redis.entries import BadEntry
+from automoderate.backplane.redis.refusals import Concern, concern, described
+from automoderate.backplane.redis.troubles import CONNECTIONS, ENTRIES, Troubles
+from automoderate.backplane.redis.writer import CLAIM_PATIENCE, Writer
 
 log = logging.getLogger("automoderate.redis")
 
@@ -80,14 +83,16 @@ class Milestone:
 class Channel:
     """Listens to one channel and hands what is meant for projects to the node's publisher."""
 
-    def __init__(self, url: str, name: str, publisher: Publisher) -> None:
-        self._link = Link(url)
-        self._asking = Link(url)  # a connection that has subscribed can do nothing else
+    def __init__(self, url: str, name: str, writer: Writer, troubles: Troubles) -> None:
+        self._link = RedisConnection(url)
+        self._asking = RedisConnection(url)  # a connection that has subscribed can do nothing else
         self._name = name
+        self._publications = f"publications of what is emitted on the channel {name}"
         self._milestones = f"automoderate:milestones:{name}"
         self._listeners = f"automoderate:listeners:{name}"
         self._node = secrets.token_hex(8)
-        self._publisher = publisher
+        self._writer = writer
+        self._troubles = troubles
         threads = real(threading)
         self._stopping: threading.Event = threads.Event()
         self._thread: threading.Thread = threads.Thread(
@@ -101,7 +106,7 @@ class Channel:
         self._hold_until = self._milestone_due = 0.0
         self._unheard = math.inf
         self._trouble = ""
-        self._failing = self._told = False
+        self._told = False
         self._messages = self._rejected = self._reconnects = 0
 
     @property
@@ -141,22 +146,18 @@ class Channel:
                     self._step()
                     if self.subscribed:
                         pauses.reset()
-            except FAILURES as error:
-                self._disconnected(str(error))
-            except Exception:
-                log.exception("Unexpected failure while listening to the channel %s of Redis", self._name)
-                self._disconnected("unexpected failure")
+            except Exception as error:
+                self._disconnected(error)
             self._stopping.wait(pauses.next())
-        if not self._publisher.waiting:
-            self._ask(("ZREM", self._listeners, self._node))  # nobody has to wait for it
+        if not self._writer.waiting:
+            self._ask(("ZREM", self._listeners, self._node))  # without waiting for the answer
         self._link.close()
         self._asking.close()
 
-    def _disconnected(self, error: str) -> None:
-        if self._milestone is not None:
-            log.warning("The channel %s of Redis is not heard, and is tried again: %s", self._name, error)
-            self._reconnects += 1
-        self._milestone = None
+    def _disconnected(self, error: Exception) -> None:
+        self._troubles.failed(CONNECTIONS, error)
+        was_subscribed, self._milestone = self._milestone is not None, None
+        self._reconnects += was_subscribed
         self._link.close()
 
     def _subscribe(self) -> None:
@@ -173,11 +174,11 @@ class Channel:
         self._pass_milestones()
         if self._holds():
             self._stopping.wait(TICK / 5)
-        elif self._publisher.wait_for_room(TICK):
+        elif self._writer.wait_for_room(TICK):
             if self._link.wait(TICK):
                 self._take(self._link.answer())
             elif time.monotonic() - self._unheard > SILENCE:
-                raise redis.ConnectionError(f"no milestone comes {self._trouble}")
+                raise redis.ConnectionError(f"no milestone comes on the channel {self._name} {self._trouble}")
             if time.monotonic() >= self._milestone_due:
                 self._publish_milestone()
 
@@ -208,10 +209,17 @@ class Channel:
         """What Redis answers; None where it does not. What is emitted may be heard for all that: no reason to leave."""
         self._trouble = ""
         try:
-            return self._asking.call(*commands)
+            answers = self._asking.ask(*commands)
+            refusal = first_refusal(answers)
+            if refusal is None:
+                return answers
+            if concern(refusal) is Concern.KEY:
+                self._troubles.unusable(self._listeners, refusal)  # the only key that is not simply overwritten
+                return None
+            raise refusal
         except FAILURES as error:
             self._asking.close()
-            self._trouble = f"({error})"
+            self._trouble = f"({described(error)})"
             return None
 
     def _wait_with_milestones(self) -> None:
@@ -225,7 +233,7 @@ class Channel:
                 self._passing.append((milestone, self._last))
             self._say_here(milestone)
         elif milestone.token.startswith(self._own):
-            log.info("Listening to the channel %s of Redis", self._name)
+            log.info("Listening to the channel %s of Redis", self._name, extra={"event": "channel_heard"})
             self._hold_until = time.monotonic() + HOLD
         else:
             return
@@ -265,13 +273,15 @@ class Channel:
             self._reject(error)
             return
         if found is None:
-            log.debug("A message of the channel %s is not for a project", self._name)
+            log.debug(
+                "A message of the channel %s is not for a project", self._name, extra={"event": "message_passed_over"}
+            )
             return
         self._messages += 1
         name = f"{milestone.token} {self._position} ".encode()
         digest = blake2b(name + message, digest_size=16).hexdigest()
         for project_id in found.projects:
-            self._last = self._publisher.publish_once(
+            self._last = self._writer.publish_once(
                 project_id, found.event, found.text, digest=digest, since=milestone.since
             )
             self._last.add_done_callback(self._settled)
@@ -279,17 +289,19 @@ class Channel:
     def _reject(self, error: BadEntry) -> None:
         self._rejected += 1
         if not isinstance(error, NotJSON):
-            log.warning("A message of the channel %s is skipped: %s", self._name, error)
+            self._troubles.failed(ENTRIES, BadEntry(f"a message of the channel {self._name} is skipped: {error}"))
         elif not self._told:
             self._told = True
             log.warning(
                 "What is not JSON on the channel %s is skipped, and this is not said again: "
-                "whoever emits there needs python-socketio 5.14 or newer",
+                "programs that emit there need python-socketio 5.14 or newer",
                 self._name,
+                extra={"event": "message_rejected", "reason": "not JSON"},
             )
 
     def _settled(self, future: Future[str]) -> None:
         error = future.exception()
-        if error is not None and not self._failing:
-            log.warning("What was emitted on the channel %s is not published from here: %s", self._name, error)
-        self._failing = error is not None
+        if isinstance(error, Exception):
+            self._troubles.failed(self._publications, error)
+        else:
+            self._troubles.worked(self._publications)

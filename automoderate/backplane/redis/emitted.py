@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import frozen
 
-from automoderate.backplane._redis_entries import BadEntry, checked
+from automoderate.backplane.redis.entries import BadEntry, checked
 from automoderate.core.hub import projects_in
 from automoderate.protocol.broadcast import object_text
 

@@ -1,13 +1,15 @@
 """How things are written down in Redis: the names of keys, and what the entries of the streams say.
 
-A project's updates are a stream of entries with two fields, ``event`` and ``data``, the JSON of an object; the entry's
-id is the update's ``event_id``. Anything may have written an entry, so that each is checked on its way in.
+A project's updates are a stream of entries with two fields, ``event`` and ``data``, the JSON of an object, and perhaps
+a third, ``trace``, the traceparent of its publication; the entry's id is the update's ``event_id``. Anything may have
+written an entry, so that each is checked on its way in.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, TypeAlias
 
 import orjson
@@ -16,6 +18,7 @@ from attrs import frozen
 from automoderate.core import hub
 from automoderate.core.hub import Update, stamped
 from automoderate.protocol.broadcast import object_text
+from automoderate.server.tracing import is_traceparent
 
 MAX_UPDATE = 1024 * 1024
 """Bytes of an update's data as JSON: more is neither published nor taken from Redis."""
@@ -31,7 +34,7 @@ Entry: TypeAlias = tuple[bytes, Sequence[bytes] | None]
 
 
 class BadEntry(ValueError):
-    """An entry that nobody here can have written."""
+    """An entry that none of our publishers can have written."""
 
 
 def stream(project_id: str) -> str:
@@ -42,6 +45,11 @@ def stream(project_id: str) -> str:
 def node_stream(node: str) -> str:
     """The key by which a node hears itself."""
     return f"automoderate:node:{node}"
+
+
+def answers_channel(token: str) -> str:
+    """The channel on which somebody who asked waits for the answers of nodes."""
+    return f"automoderate:answers:{token}"
 
 
 # Entries ------------------------------------------------------------------------------------------------------
@@ -59,6 +67,7 @@ def fields(entry: Entry) -> tuple[str, dict[bytes, bytes]]:
 def update(project_id: str, entry: Entry) -> Update | None:
     """The update that an entry of a project's stream is; None for a mark. Raises BadEntry."""
     event_id, found = fields(entry)
+    trace = found.pop(b"trace", b"").decode("ascii", "replace")
     if found.keys() != {b"event", b"data"}:
         raise BadEntry(f"its fields are {', '.join(name.decode(errors='replace')[:40] for name in found)}")
     if not found[b"event"]:
@@ -68,7 +77,7 @@ def update(project_id: str, entry: Entry) -> Update | None:
         text = checked(event, found[b"data"])
     except UnicodeDecodeError:
         raise BadEntry("it is not UTF-8") from None
-    return Update(project_id, event, stamped(text, event_id), event_id)
+    return Update(project_id, event, stamped(text, event_id), event_id, trace if is_traceparent(trace) else None)
 
 
 def check_event(event: str) -> None:
@@ -109,6 +118,81 @@ def _parsed(raw: bytes) -> Any:
 
 def _no_number(word: str) -> float:
     raise ValueError(f"{word} is no number")
+
+
+# One by itself ------------------------------------------------------------------------------------------------
+
+TOLD = b"+"
+"""How a message begins that is an entry, so that no node has to ask for it."""
+MAX_TOLD = 4096
+"""Bytes of data that are told. Messages wait in Redis for a node that is slow, which it drops where they are too many;
+entries do not."""
+
+# What was the last entry before is told with it: a node that is there has missed nothing. It is stored also where its
+# publisher may not tell of it.
+_ADD_AND_TELL = """
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local trace = ARGV[5] and {'trace', ARGV[5]} or {}
+local id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'event', ARGV[3], 'data', ARGV[4], unpack(trace))
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+local head = '+' .. id .. ' ' .. (last and last[1] or '0-0') .. ' ' .. ARGV[3]
+if ARGV[5] then head = head .. '\\t' .. ARGV[5] end
+local told = redis.pcall('PUBLISH', KEYS[1], head .. '\\n' .. ARGV[4])
+return {id, type(told) == 'table' and told.err or ''}
+"""
+
+
+def add(key: str, event: str, text: str, entries: int, trace: str | None) -> tuple[str | int, ...]:
+    """The command that adds one update."""
+    traced = () if trace is None else ("trace", trace)
+    return ("XADD", key, "MAXLEN", "~", entries, "*", "event", event, "data", text, *traced)
+
+
+def add_and_tell(
+    key: str, event: str, text: str, entries: int, max_age: int, trace: str | None = None
+) -> tuple[str | int, ...]:
+    """The command that adds one update and tells all of it. Its answer has the id, and why it was not told."""
+    traced = () if trace is None else (trace,)
+    return ("EVAL", _ADD_AND_TELL, 1, key, entries, max_age, event, text, *traced)
+
+
+def told(message: bytes) -> tuple[str, Entry]:
+    """The entry that a message is, and the id of the one before it. Raises BadEntry."""
+    head, _, data = message.removeprefix(TOLD).partition(b"\n")
+    event_id, _, rest = head.partition(b" ")
+    before, _, rest = rest.partition(b" ")
+    event, separator, trace = rest.partition(b"\t")  # which is in no event's name
+    try:
+        ids = event_id.decode("ascii"), before.decode("ascii")
+    except UnicodeDecodeError:
+        ids = "", ""
+    if None in (hub.parse_event_id(ids[0]), hub.parse_event_id(ids[1])):
+        raise BadEntry("it tells of no entry")
+    traced = (b"trace", trace) if separator else ()
+    return ids[1], (event_id, (b"event", event, b"data", data, *traced))
+
+
+# Several at once ----------------------------------------------------------------------------------------------
+
+# Each event has a trace, perhaps an empty one.
+_ADD_ALL = """
+local ids = {}
+for at = 3, #ARGV, 3 do
+    local trace = ARGV[at + 2] ~= '' and {'trace', ARGV[at + 2]} or {}
+    ids[#ids + 1] = redis.call(
+        'XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'event', ARGV[at], 'data', ARGV[at + 1], unpack(trace))
+end
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return ids
+"""
+
+
+def add_all(
+    project_id: str, events: Sequence[tuple[str, str]], entries: int, max_age: int, traces: Sequence[str] = ()
+) -> tuple[str | int, ...]:
+    """The command that adds several updates: all of them or none."""
+    flat = [word for event, trace in zip_longest(events, traces, fillvalue="") for word in (*event, trace)]
+    return ("EVAL", _ADD_ALL, 1, stream(project_id), entries, max_age, *flat)
 
 
 # Claims -------------------------------------------------------------------------------------------------------

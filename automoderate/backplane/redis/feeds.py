@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable
 
 from attrs import define
 
-from automoderate.adapters._shared import real
-from automoderate.backplane._redis_entries import stream
+from automoderate._threads import real
+from automoderate.backplane.redis.entries import stream
 
 TURNS = 5
 """Into how many parts the streams are divided that are looked at in turn."""
@@ -19,7 +19,7 @@ TURNS = 5
 
 @define(eq=False)
 class Feed:
-    """One followed project. Without a position its history has not been read yet, and nobody waits for updates."""
+    """One followed project. Without a position its history has not been read yet, and no member waits for updates."""
 
     project_id: str
     key: bytes

@@ -1,19 +1,22 @@
 """The thread that reads Redis: the streams a node follows, of which a subscription says where something is new.
 
 What is not named costs nothing, so that the cost follows the updates and not the number of projects. But the streams
-are the truth, and the subscription only makes it quick: each stream is looked at when Redis has confirmed that its
-channel is heard, all of them after every reconnection of either connection, and besides in turn, so that an entry of
-which nobody said anything is found within LOOK_EVERY * TURNS seconds.
+are the truth, and the subscription only makes it quick. An entry that it tells is taken where that before it was, and
+each stream is looked at when Redis has confirmed that its channel is heard, all of them after every reconnection of
+either connection, and besides in turn, so that an entry of which no publisher said anything is found within
+LOOK_EVERY * TURNS seconds.
 
 Each followed stream has a *position*, the id of the last entry that was handed over. It starts where the first reading
 of the project's history ended, so that what is read here continues exactly there. A gap is never passed over:
 
 - The streams are not trimmed to fewer than READ_COUNT entries, so only an answer of READ_COUNT entries can begin behind
   something that was trimmed. Then, and after every reconnection, and when Redis has forgotten what this node said, the
-  position has to be in the stream still; where it is not, the project is lost, and whoever watches it has to catch up.
+  position has to be in the stream still; where it is not, the project is lost, and its clients have to catch up.
 - While a batch has not been taken by the server's loop, the next is read but not handed over: what a slow node has not
   come to waits in Redis. Messages of the subscription wait as well, and where they become too many Redis ends that
   connection, which is a reconnection like any other.
+- A key that holds something else than a stream has no position any more: its project is lost, and no other. Who comes
+  back is refused, by the reading of the history, until there is a stream again.
 """
 
 from __future__ import annotations
@@ -24,35 +27,41 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
-from automoderate.adapters import ServerStopped
-from automoderate.adapters._shared import real
-from automoderate.backplane._redis_entries import CONTROL, READ_COUNT, Announcement, BadEntry, Entry, update
-from automoderate.backplane._redis_feeds import TURNS, Feed, Feeds
-from automoderate.backplane._redis_link import FAILURES, Link, Pauses
-from automoderate.backplane._redis_pulse import Pulse
-from automoderate.backplane._redis_subscription import Subscription
-from automoderate.core.hub import Input, Lost, Passed, Published
+import redis
+
+from automoderate._threads import ServerStopped, real
+from automoderate.backplane.redis.connection import Pauses, RedisConnection
+from automoderate.backplane.redis.entries import CONTROL, READ_COUNT, TOLD, Announcement, BadEntry, Entry, told, update
+from automoderate.backplane.redis.feeds import TURNS, Feed, Feeds
+from automoderate.backplane.redis.heartbeat import Heartbeat
+from automoderate.backplane.redis.presence import heard
+from automoderate.backplane.redis.questions import ASK, questioned
+from automoderate.backplane.redis.streams import BEGINNING, GROUP, Streams
+from automoderate.backplane.redis.subscription import Subscription
+from automoderate.backplane.redis.troubles import CONNECTIONS, ENTRIES, Troubles
+from automoderate.core.hub import HistoryLost, Input, PositionAdvanced, Published
+from automoderate.server.interfaces import Heard
 
 log = logging.getLogger("automoderate.redis")
 
 LOOK_EVERY = 1.0
 """Seconds from looking at one part of the streams unasked to looking at the next."""
-BEGINNING = "0-0"
-"""Before every entry."""
-GROUP = 64
-"""Streams asked about at once, as each may have much to say."""
+NAMED = 3
+"""Projects that are named in one line of the log."""
 
-Deliver = Callable[[list[Input]], Future[None]]
+Deliver = Callable[[Sequence[Heard]], Future[None]]
 
 
 class Reader:
     """Reads the streams of the projects that are followed, which are ``feeds``."""
 
-    def __init__(self, url: str, node: str, pulse: Pulse, deliver: Deliver) -> None:
-        self._link = Link(url)
+    def __init__(self, url: str, node: str, heartbeat: Heartbeat, troubles: Troubles, deliver: Deliver) -> None:
+        self._link = RedisConnection(url)
+        self._streams = Streams(self._link, troubles)
+        self._troubles = troubles
         self._subscription = Subscription(url)
         self._node = node
-        self._pulse = pulse
+        self._heartbeat = heartbeat
         self._deliver = deliver
         self._threading = real(threading)
         self._stopping: threading.Event = self._threading.Event()
@@ -60,7 +69,7 @@ class Reader:
         self._unread: set[bytes] = set()  # the streams to be looked at without waiting
         self._turn = 0
         self._look_due = 0.0
-        self._own_key, self._control_key = pulse.key.encode(), CONTROL.encode()
+        self._own_key, self._control_key = heartbeat.key.encode(), CONTROL.encode()
         self._own = BEGINNING
         self._control: str | None = None
         self._handed_over: Future[None] | None = None
@@ -91,23 +100,22 @@ class Reader:
                 self._resume()
                 pauses.reset()
                 while not self._stopping.is_set():
-                    if self._pulse.forgotten.is_set():
-                        self._pulse.forgotten.clear()
+                    if self._heartbeat.forgotten.is_set():
+                        self._heartbeat.forgotten.clear()
                         self._look_for_gaps()
                     self._look()
-            except FAILURES as error:
-                self._disconnected(str(error))
+                    self._troubles.worked(CONNECTIONS)
+                    self._troubles.worked(ENTRIES)
             except ServerStopped:
                 break
-            except Exception:
-                log.exception("Unexpected failure while reading from Redis")
-                self._disconnected("unexpected failure")
+            except Exception as error:
+                self._disconnected(error)
             self._stopping.wait(pauses.next())
         self._close()
 
-    def _disconnected(self, error: str) -> None:
+    def _disconnected(self, error: Exception) -> None:
+        self._troubles.failed(CONNECTIONS, error)
         if self.connected:
-            log.warning("The connection to Redis is lost and is tried again: %s", error)
             self.reconnects += 1
         self.connected = False
         self._close()
@@ -122,32 +130,33 @@ class Reader:
         self.feeds.changed()  # all of them are looked at
         self._subscription.start(self._all())
         if self._control is None:
-            (found,) = self._link.call(("XREVRANGE", CONTROL, "+", "-", "COUNT", 1))
-            self._control = found[0][0].decode() if found else BEGINNING
+            self._control = self._streams.newest(CONTROL)
         self._look_for_gaps()
         self._unread = self._read(self._all())
-        if not self.connected:
-            log.info("Reading from Redis")
         self.connected = True
 
     def _look(self) -> None:
         """Wait until something is new somewhere, and read it."""
-        self._unread |= self._subscription.hear(0.0 if self._unread else max(0.0, self._look_due - time.monotonic()))
+        patience = 0.0 if self._unread else max(0.0, self._look_due - time.monotonic())
+        unread, said = self._subscription.hear(patience)
+        self._unread |= unread
+        self._hear(said)
         self._unread |= self._subscription.change(*self.feeds.changed())
-        if time.monotonic() >= self._look_due:
+        is_turn = time.monotonic() >= self._look_due
+        if is_turn:
             self._look_due = time.monotonic() + LOOK_EVERY
             self._unread |= self._unasked()
         self._unread = self._read(list(self._unread))
+        if is_turn and self._heartbeat.overdue:
+            raise redis.ConnectionError("what this node writes is not read: two connections, two servers")
 
     def _unasked(self) -> set[bytes]:
-        """A part of the streams, to be looked at whatever was said of them. Tries the subscription, too.
-
-        The node's own stream is not among them, so that a beat is heard only where the subscription is.
-        """
-        self._link.call(self._pulse.wake())
+        """A part of the streams, to be looked at whatever was said of them. Tries the subscription, too."""
+        self._link.call(self._heartbeat.say())
         self._subscription.expect()
         self._turn = (self._turn + 1) % TURNS
-        return {self._control_key, *(feed.key for feed in self.feeds.current() if feed.turn == self._turn)}
+        part = (feed.key for feed in self.feeds.current() if feed.turn == self._turn)
+        return {self._own_key, self._control_key, *part}
 
     def _all(self) -> list[bytes]:
         """Every stream."""
@@ -156,26 +165,23 @@ class Reader:
     def _look_for_gaps(self) -> None:
         """Redis may have lost entries: let go of what can no longer be continued exactly where it was."""
         self._own = BEGINNING
-        (found,) = self._link.call(("XRANGE", CONTROL, self._control or "-", self._control or "-"))
-        if not found:
+        if self._streams.without({self._control_key: str(self._control)}):
             self._control = BEGINNING  # all that is there is newer
-        feeds = self.feeds.current()
-        for start in range(0, len(feeds), GROUP):
-            self._hand_over(self._lose(self._gone(feeds[start : start + GROUP])))
+        self._hand_over(self._lose(self._gone(self.feeds.current())))
 
     def _gone(self, feeds: Sequence[Feed]) -> list[Feed]:
         """Those whose position is no longer in their stream."""
-        if not feeds:
-            return []
-        commands = [("XRANGE", feed.key, str(feed.position), str(feed.position)) for feed in feeds]
-        return [feed for feed, found in zip(feeds, self._link.call(*commands), strict=True) if not found]
+        gone = self._streams.without({feed.key: str(feed.position) for feed in feeds})
+        return [feed for feed in feeds if feed.key in gone]
 
     def _lose(self, feeds: Sequence[Feed]) -> list[Input]:
+        if feeds:
+            some = ", ".join(f"{feed.project_id} after {feed.position}" for feed in feeds[:NAMED])
+            more = f" and {len(feeds) - NAMED} other projects" if len(feeds) > NAMED else ""
+            log.warning("Updates may be missing from Redis: of %s%s", some, more, extra={"event": "history_lost"})
         self.feeds.lose(feeds)
-        for feed in feeds:
-            log.warning("Updates of project %s after %s may be missing from Redis", feed.project_id, feed.position)
         self.lost += len(feeds)
-        return [Lost(feed.project_id) for feed in feeds]
+        return [HistoryLost(feed.project_id) for feed in feeds]
 
     def _read(self, keys: Sequence[bytes]) -> set[bytes]:
         """Read what is new in these streams and hand it over; returns those in which there may be more."""
@@ -193,24 +199,25 @@ class Reader:
             ids[self._control_key] = str(self._control)
         if not ids:
             return set()
-        (answer,) = self._link.call(("XREAD", "COUNT", READ_COUNT, "STREAMS", *ids, *ids.values()))
-        news: dict[bytes, list[Entry]] = dict(answer or ())
+        news, refused = self._streams.news(ids)
         found = [feed for feed in feeds if feed.key in news and feed in self.feeds]
         # The last that can fail: from here on positions move, and what they have passed is handed over.
         gone = self._gone([feed for feed in found if len(news[feed.key]) == READ_COUNT])
-        self._listen(news.get(self._own_key, []))
-        inputs = self._announced(news.get(self._control_key, []))
-        inputs.extend(self._lose(gone))
+        self._read_own(news.get(self._own_key, []))
+        if self._control_key in refused:
+            self._control = BEGINNING  # all that will be there is newer
+        inputs: list[Input] = self._announced(news.get(self._control_key, []))
+        inputs.extend(self._lose([*gone, *(feed for feed in feeds if feed.key in refused and feed in self.feeds)]))
         for feed in found:
             if feed not in gone:
                 inputs.extend(self._updates(feed, news[feed.key]))
         self._hand_over(inputs)
         return {key for key, entries in news.items() if len(entries) == READ_COUNT}
 
-    def _listen(self, entries: Sequence[Entry]) -> None:
+    def _read_own(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             self._own = entry[0].decode()
-            self._pulse.hear(entry)
+            self._heartbeat.read(entry)
 
     def _announced(self, entries: Sequence[Entry]) -> list[Input]:
         inputs: list[Input] = []
@@ -219,11 +226,55 @@ class Reader:
             try:
                 announcement = Announcement.decode(entry)
             except BadEntry as error:
-                self._reject(CONTROL, entry, error)
+                self._reject(f"entry {self._control} of {CONTROL}", error)
             else:
                 if announcement.node != self._node:  # it has acted already
                     inputs.append(announcement.item)
         return inputs
+
+    def _hear(self, said: Sequence[tuple[bytes, bytes]]) -> None:
+        """What was said on channels.
+
+        Beats of this node, questions to it, who is in a room, an entry, or that there is something new.
+        """
+        inputs: list[Heard] = []
+        # Where something is to be read, all is: announcements come before the updates that follow them.
+        takes = not self._unread
+        for key, message in said:
+            if key == self._own_key and message.startswith(ASK):
+                inputs.extend(questioned(message))
+            elif key == self._own_key:
+                self._heartbeat.hear(message)
+            elif message.startswith(b"{"):
+                inputs.extend(self._shared_presence(key, message))
+            elif takes and message.startswith(TOLD):
+                inputs.extend(self._told(key, message))
+            else:
+                self._unread.add(key)
+        self._hand_over(inputs)
+
+    def _told(self, key: bytes, message: bytes) -> Iterator[Input]:
+        """The update of which a message tells, if it is the next; the stream is read where it may not be."""
+        try:
+            before, entry = told(message)
+        except BadEntry as error:
+            self._reject(f"a message of {len(message)} bytes on the channel {key.decode()}", error)
+            self._unread.add(key)
+            return
+        for feed in self.feeds.among([key]):
+            if feed.position == before:
+                yield from self._updates(feed, [entry])
+            else:
+                self._unread.add(key)
+
+    def _shared_presence(self, key: bytes, message: bytes) -> Iterator[Input]:
+        try:
+            shared = heard(message)
+        except BadEntry as error:
+            self._reject(f"a message of {len(message)} bytes on the channel {key.decode()}", error)
+        else:
+            if shared.node != self._node:
+                yield shared
 
     def _updates(self, feed: Feed, entries: Sequence[Entry]) -> Iterator[Input]:
         for entry in entries:
@@ -231,15 +282,15 @@ class Reader:
             try:
                 found = update(feed.project_id, entry)
             except BadEntry as error:
-                self._reject(feed.key.decode(), entry, error)
+                self._reject(f"entry {feed.position} of {feed.key.decode()}", error)
                 found = None
-            yield Passed(feed.project_id, feed.position) if found is None else Published(found)
+            yield PositionAdvanced(feed.project_id, feed.position) if found is None else Published(found)
 
-    def _reject(self, key: str, entry: Entry, error: BadEntry) -> None:
+    def _reject(self, what: str, error: BadEntry) -> None:
         self.rejected += 1
-        log.warning("Entry %s of %s is skipped: %s", entry[0].decode(), key, error)
+        self._troubles.failed(ENTRIES, BadEntry(f"{what} is skipped: {error}"))
 
-    def _hand_over(self, inputs: list[Input]) -> None:
+    def _hand_over(self, inputs: Sequence[Heard]) -> None:
         """Give the server's loop something to do, once it has done what it was given before."""
         if not inputs:
             return
@@ -251,7 +302,7 @@ class Reader:
             except ServerStopped:
                 raise
             except Exception:
-                log.exception("The server failed at what came from Redis")
-                inputs = [*self._lose(self.feeds.current()), *inputs]  # nobody knows what it has not come to
+                log.exception("The server failed at what came from Redis", extra={"event": "receive_error"})
+                inputs = [*self._lose(self.feeds.current()), *inputs]  # what it has not come to is unknown
             self._handed_over = None
         self._handed_over = self._deliver(inputs)

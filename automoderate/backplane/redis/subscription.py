@@ -1,9 +1,13 @@
-"""How a node learns that there is something new in a stream: whoever adds an entry says so on a channel.
+"""How a node learns that there is something new in a stream: the publisher of an entry says so on a channel.
 
-A stream's channel has the name of its key, and a message says nothing more: what is new is in the stream. Pub/Sub loses
-messages only together with the connection: Redis also ends one whose messages are not taken, when 32 MiB of them wait
-or, for a minute, 8 MiB (``client-output-buffer-limit pubsub``). So after every new subscription all streams have to be
-looked at, once.
+A stream's channel has the name of its key, and a message that says nothing more means that: what is new is in the
+stream. One that says something is an entry (:mod:`automoderate.backplane.redis.entries`), or what a node tells the
+others of who is in the room (:mod:`automoderate.backplane.redis.presence`), or itself
+(:mod:`automoderate.backplane.redis.heartbeat`).
+
+Pub/Sub loses messages only together with the connection: Redis also ends one whose messages are not taken, when 32 MiB
+of them wait or, for a minute, 8 MiB (``client-output-buffer-limit pubsub``). So after every new subscription all
+streams have to be looked at, once.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from collections.abc import Collection, Iterator
 
 import redis
 
-from automoderate.backplane._redis_link import IO_TIMEOUT, Command, Link
+from automoderate.backplane.redis.connection import IO_TIMEOUT, Command, RedisConnection
 
 AT_ONCE = 1000
 """Messages taken before the streams they name are looked at."""
@@ -31,7 +35,7 @@ class Subscription:
     """A connection that hears which streams have something new, for one thread."""
 
     def __init__(self, url: str) -> None:
-        self._link = Link(url)
+        self._link = RedisConnection(url)
         self._keys: set[bytes] = set()
         self._expected_since = math.inf
 
@@ -71,25 +75,29 @@ class Subscription:
         """Something has just been said to this subscription: should nothing come, the connection is dead."""
         self._expected_since = min(self._expected_since, time.monotonic())
 
-    def hear(self, timeout: float) -> set[bytes]:
-        """The streams to be looked at, after waiting up to ``timeout`` seconds for the first message.
+    def hear(self, timeout: float) -> tuple[set[bytes], list[tuple[bytes, bytes]]]:
+        """The streams to be looked at, and what was said on which channel, after up to ``timeout`` seconds of waiting.
 
         Raises ConnectionError where nothing comes though it was to be expected.
         """
         found: set[bytes] = set()
+        said: list[tuple[bytes, bytes]] = []
         if not self._link.wait(timeout):
             # Only now: where this process was stopped for long, what was expected is there.
             if time.monotonic() - self._expected_since > IO_TIMEOUT:
                 raise redis.ConnectionError("no messages come")
-            return found
+            return found, said
         self._expected_since = math.inf
         for _ in range(AT_ONCE):
-            kind, key, _ = self._link.answer()
-            if kind != b"unsubscribe":
+            kind, key, message = self._link.answer()
+            if kind == b"message" and message:
+                said.append((key, message))
+            elif kind != b"unsubscribe":
                 found.add(key)
-            if not self._link.wait(0.0):
+            has_more = self._link.has_more()
+            if not (self._link.wait(0.0) if has_more is None else has_more):
                 break
-        return found
+        return found, said
 
 
 def _commands(name: str, keys: list[bytes]) -> Iterator[Command]:

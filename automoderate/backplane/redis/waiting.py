@@ -1,0 +1,162 @@
+"""What waits to be written to Redis: updates and announcements in their order, and messages that may be lost."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from attrs import define, field
+
+from automoderate._threads import real, real_future
+from automoderate.backplane.redis.connection import Command
+from automoderate.server.interfaces import BackplaneBusy, BackplaneUnavailable
+
+BATCH = 128
+"""Items taken at once."""
+BATCH_BYTES = 1024 * 1024
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+"""Bytes of items that wait."""
+MAX_MESSAGES = 1000
+"""Messages that wait; beyond that the oldest are dropped."""
+
+
+def _running() -> Future[Any]:
+    future = real_future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
+@define(eq=False)
+class Item:
+    """Commands that belong together and add to the stream ``key``; the answer to the first is the future's result.
+
+    ``alone`` is the command to send instead where nothing else is added to the stream at the same time. What is
+    ``persistent`` is sent again where it may have been stored already. Of what is ``told`` those who read the stream
+    learn by its commands.
+    """
+
+    commands: tuple[Command, ...]
+    key: str
+    size: int
+    expires: float
+    persistent: bool
+    told: bool = False
+    alone: Command | None = None
+    sent: bool = False
+    """Whether it may be stored: it was sent, and Redis has not said that it was refused."""
+    future: Future[Any] = field(factory=_running)
+
+
+class Waiting:
+    """The items that wait, bounded in number and bytes. Thread-safe: many put, and one takes."""
+
+    def __init__(self, max_items: int) -> None:
+        self._max_items = max_items
+        self._changed: threading.Condition = real(threading).Condition()
+        self._items: deque[Item] = deque()
+        self._bytes = 0
+        self._under_way = 0
+        self._messages: deque[Command] = deque(maxlen=MAX_MESSAGES)
+        self.closed = self._over = False
+
+    def __len__(self) -> int:
+        """How many items have not been settled yet."""
+        return len(self._items) + self._under_way
+
+    def put(self, item: Item) -> BackplaneUnavailable | None:
+        """Add an item, or say why not."""
+        with self._changed:
+            if self.closed:
+                return BackplaneUnavailable("Redis has not taken it: publishing was stopped")
+            if len(self._items) >= self._max_items or self._bytes + item.size > MAX_WAITING_BYTES:
+                return BackplaneBusy(f"Redis has not taken it: {len(self._items)} others wait to be published")
+            self._items.append(item)
+            self._bytes += item.size
+            self._changed.notify_all()
+            return None
+
+    def put_message(self, message: Command) -> None:
+        """Add a message, which is lost where this is closed."""
+        with self._changed:
+            if not self.closed:
+                self._messages.append(message)
+                self._changed.notify_all()
+
+    def wait_for_room(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds until half of what may wait could be added."""
+
+        def roomy() -> bool:
+            return 2 * len(self._items) < self._max_items and 2 * self._bytes < MAX_WAITING_BYTES
+
+        with self._changed:
+            return self._changed.wait_for(roomy, timeout)
+
+    def close(self, timeout: float) -> tuple[bool, Sequence[Item]]:
+        """Add nothing more and wait up to ``timeout`` seconds until all is settled: whether it is, and what is not."""
+        with self._changed:
+            self.closed = True
+            self._changed.notify_all()
+            done = self._changed.wait_for(lambda: not len(self), timeout)
+            abandoned, self._items, self._bytes = list(self._items), deque(), 0
+            self._over = True
+        return done, abandoned
+
+    # For the thread that takes
+
+    def take(self, timeout: float | None) -> list[Item] | None:
+        """Wait for something to do; None at the end. What is taken is under way until the next call, or ``put_back``.
+
+        Nothing after ``timeout`` seconds, or where there are only messages.
+        """
+        with self._changed:
+            self._settled()
+            self._changed.wait_for(lambda: self._items or self._messages or self.closed, timeout)
+            if self.closed and not self._items and not self._messages:
+                return None
+            batch: list[Item] = []
+            size = 0
+            while self._items and len(batch) < BATCH and size < BATCH_BYTES:
+                batch.append(self._items.popleft())
+                size += batch[-1].size
+            self._bytes -= size
+            self._under_way = len(batch)
+            return batch
+
+    def take_messages(self) -> list[Command]:
+        """All the messages that wait."""
+        with self._changed:
+            messages = list(self._messages)
+            self._messages.clear()
+            return messages
+
+    def put_back(self, batch: Sequence[Item]) -> list[Item]:
+        """These are to be tried again, before all others; returns those that have waited for too long."""
+        with self._changed:
+            now = math.inf if self._over else time.monotonic()
+            waiting = [*batch, *self._items]
+            self._items = deque(item for item in waiting if item.expires > now)
+            self._bytes = sum(item.size for item in self._items)
+            self._settled()
+        return [item for item in waiting if item.expires <= now]
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but not beyond the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.closed, seconds)
+
+    def _settled(self) -> None:
+        self._under_way = 0
+        self._changed.notify_all()
+
+
+def together(batch: Sequence[Item]) -> set[str]:
+    """The streams of which is told after everything was added to them, as several items are."""
+    if len(batch) == 1 and batch[0].alone:
+        return set()
+    times = Counter(item.key for item in batch)
+    return {item.key for item in batch if not item.told and (times[item.key] > 1 or not item.alone)}
