@@ -83,6 +83,18 @@ def get_user(database: Database, user_id: str) -> UserInfo | None:
     return _user(database, User.id == user_id) if storable(user_id) else None
 
 
+def is_admin(database: Database, user_id: str) -> bool:
+    """Whether this is an active user with ``is_admin``; nobody is where a database has no such column."""
+    if not storable(user_id):
+        return False
+    with database.connect() as connection:
+        if not database.knows_admins(connection):
+            return False
+        query = select(User.id, User.is_admin, User.is_active).where(User.id == user_id)
+        row = connection.execute(query).first()
+    return row is not None and bool(row.is_admin) and bool(row.is_active)
+
+
 def find_user(database: Database, name: str) -> UserInfo:
     """The user whose id, username or email this is. Raises :exc:`NotFound`."""
     user = _user(database, or_(User.id == name, User.username == name, User.email == name)) if storable(name) else None
@@ -110,7 +122,7 @@ def authenticate(database: Database, name: str, password: str) -> UserInfo | Non
         # Somebody may have taken another person's address as a username: the address is whose it is.
         found = max(rows, key=lambda row: bool(row.email == name), default=None)
     stored = found.password_hash if found is not None else None
-    correct = check_password_hash(stored or _nobodys_hash(), password)
+    correct = check_password_hash(stored or _hash_of_no_user(), password)
     if not correct or not stored or not found.is_active:
         return None
     return _user_info(found)
@@ -291,18 +303,6 @@ def remove_member(database: Database, project_id: str, user_id: str) -> None:
 # API keys -----------------------------------------------------------------------------------------------------
 
 
-def api_key(database: Database, key: str) -> ApiKeyInfo | None:
-    """The active API key whose secret this is, or None. Its project exists."""
-    if not storable(key):
-        return None
-    query = _api_keys().join(Project, Project.id == ApiKey.project_id).where(ApiKey.key == key)
-    with database.connect() as connection:
-        row = connection.execute(query).first()
-    if row is None or not row.is_active or not secrets.compare_digest(row.key.encode(), key.encode()):
-        return None
-    return _api_key_info(row)
-
-
 def list_api_keys(database: Database, project_id: str) -> list[ApiKeyInfo]:
     """A project's API keys by name, revoked ones included. Raises :exc:`NotFound`."""
     query = _api_keys().where(ApiKey.project_id == project_id).order_by(ApiKey.name, ApiKey.id)
@@ -327,20 +327,24 @@ def create_api_key(database: Database, project_id: str, name: str) -> ApiKeyInfo
     return info
 
 
-def revoke_api_key(database: Database, key: str) -> None:
-    """Make an API key, named by its id or by itself, worthless without removing it. Raises :exc:`NotFound`."""
+def revoke_api_key(database: Database, key: str) -> str:
+    """Make an API key, named by its id or by itself, worthless without removing it; returns its project's id.
+
+    Raises :exc:`NotFound`.
+    """
     with database.begin() as connection:
+        project_id = _project_of_key(connection, key)
         values = _present(connection, ApiKey, {"is_active": False, **_stamps("updated_at")})
-        changed = connection.execute(update(ApiKey).where(_named_key(key)).values(values))
-        if changed.rowcount == 0:
-            raise NotFound("no such API key")
+        connection.execute(update(ApiKey).where(_named_key(key)).values(values))
+    return project_id
 
 
-def remove_api_key(database: Database, key: str) -> None:
-    """Remove an API key, named by its id or by itself. Raises :exc:`NotFound`."""
+def remove_api_key(database: Database, key: str) -> str:
+    """Remove an API key, named by its id or by itself; returns its project's id. Raises :exc:`NotFound`."""
     with database.begin() as connection:
-        if connection.execute(delete(ApiKey).where(_named_key(key))).rowcount == 0:
-            raise NotFound("no such API key")
+        project_id = _project_of_key(connection, key)
+        connection.execute(delete(ApiKey).where(_named_key(key)))
+    return project_id
 
 
 # Shared -------------------------------------------------------------------------------------------------------
@@ -370,6 +374,14 @@ def _user_info(row: Any) -> UserInfo:
 
 def _api_key_info(row: Any) -> ApiKeyInfo:
     return ApiKeyInfo(row.id, row.key, row.name, row.project_id, bool(row.is_active))
+
+
+def _project_of_key(connection: Connection, key: str) -> str:
+    query = select(ApiKey.project_id).where(_named_key(key))
+    project_id: str | None = connection.execute(query).scalar() if storable(key) else None
+    if project_id is None:
+        raise NotFound("no such API key")
+    return project_id
 
 
 def _named_key(key: str) -> Any:
@@ -432,6 +444,6 @@ def _fit(what: str, value: str, limit: int) -> None:
 
 
 @cache
-def _nobodys_hash() -> str:
+def _hash_of_no_user() -> str:
     """A hash that no password matches in practice, to spend the time of a check on unknown users."""
     return generate_password_hash(secrets.token_hex(16))

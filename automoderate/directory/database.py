@@ -7,6 +7,7 @@ must not be able to change an existing AutoModerate installation.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -15,13 +16,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, column, create_engine, event, inspect, make_url, select, table
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, column, create_engine, event, func, inspect, select, table
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
 
-from automoderate.directory.tables import REQUIRED_COLUMNS, Base
+from automoderate.directory.tables import REQUIRED_COLUMNS, Base, ProjectMember
+from automoderate.directory.urls import parse, shown
 
-BUSY_TIMEOUT = 5.0
-"""Seconds to wait for another writer of the same SQLite file."""
+log = logging.getLogger(__name__)
+
+_MEMBERSHIPS = ProjectMember.__tablename__
+
+_PAIR = {"user_id", "project_id"}
+
+MANY_MEMBERSHIPS = 1000
+"""From so many rows on an index of memberships is worth its name; fewer are looked through in no time."""
 
 POSTGRESQL_DEFAULTS: dict[str, Any] = {
     "application_name": "automoderate",
@@ -30,10 +39,6 @@ POSTGRESQL_DEFAULTS: dict[str, Any] = {
     "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000,
 }  # fmt: skip
 """How PostgreSQL is connected to, in libpq's words and units, unless the URL says otherwise."""
-
-
-class InvalidDatabaseURL(ValueError):
-    """The URL names no database we could open; the message is one line and names the fix."""
 
 
 class DatabaseUnavailable(RuntimeError):
@@ -64,30 +69,29 @@ class Database:
     ``url`` is an SQLAlchemy URL of SQLite or PostgreSQL (``postgres://`` and ``postgresql://`` mean psycopg).
     ``read_only`` makes the database refuse every write. ``pool_size`` is the number of connections kept, best the
     number of threads that use it. PostgreSQL ends a statement after ``statement_timeout`` seconds, so that no thread
-    is held by a question whose answer nobody waits for any more (None: never). Nothing is opened before the first
-    use. Raises :exc:`InvalidDatabaseURL`.
+    is held by a question whose asker has given up (None: never). Nothing is opened before the first
+    use. Raises :exc:`~automoderate.directory.urls.InvalidDatabaseURL`.
     """
 
     def __init__(
         self, url: str | URL, *, read_only: bool = False, pool_size: int = 16, statement_timeout: float | None = None
     ) -> None:
-        self.url = _parse(url)
+        self._address = parse(url)
+        self.url = self._address.url
         self.read_only = read_only
-        self.path = Path(self.url.database or "").absolute() if self._is_sqlite else None
+        self.path = None if self._address.file is None else Path(self._address.file).absolute()
         """The file of an SQLite database; None for PostgreSQL."""
         self._pool_size = pool_size
         self._statement_timeout = statement_timeout
+        self._pooled = False  # a pooler was noticed, and said so
+        self._knows_admins: bool | None = None  # nobody has looked yet
 
     def __repr__(self) -> str:
         return f"<Database {self}{' read-only' if self.read_only else ''}>"
 
     def __str__(self) -> str:
-        """The URL with its password hidden."""
-        return self.url.render_as_string(hide_password=True)
-
-    @property
-    def _is_sqlite(self) -> bool:
-        return self.url.get_backend_name() == "sqlite"
+        """The URL with its secrets hidden."""
+        return shown(self.url)
 
     @cached_property
     def engine(self) -> Engine:
@@ -95,53 +99,74 @@ class Database:
         options: dict[str, Any] = {
             "pool_size": self._pool_size, "max_overflow": 4, "pool_timeout": 10.0,
             "pool_use_lifo": True,  # the connection that was used last has what is asked for in its cache
-            "pool_pre_ping": not self._is_sqlite,  # a file is not away
             "hide_parameters": True,  # errors go to the log, and parameters are keys and password hashes
         }  # fmt: skip
-        if self.read_only:
-            # One statement each: no BEGIN and no ROLLBACK around it, which are round trips of their own.
-            options["isolation_level"] = "AUTOCOMMIT"
-        url = self.url
-        if self._is_sqlite:
-            # rw, never rwc: a mistyped path must not leave an empty file behind.
-            mode = "ro" if self.read_only else "rw"
-            url = url.set(database=f"file:{quote(str(self.path))}", query={"mode": mode, "uri": "true"})
-            options["connect_args"] = {"check_same_thread": False, "timeout": BUSY_TIMEOUT}
-        else:
-            options["connect_args"] = {k: v for k, v in POSTGRESQL_DEFAULTS.items() if k not in url.query}
         try:
-            engine = create_engine(url, **options)
+            return self._postgresql(options) if self.path is None else self._sqlite(self.path, options)
         except ImportError as error:
             hint = "the PostgreSQL driver is missing or broken; pip install 'automoderate[postgresql]'"
             raise DatabaseUnavailable(f"cannot open {self}: {hint}") from error
-        event.listen(engine, "connect", self._prepare)
+
+    def _sqlite(self, path: Path, options: dict[str, Any]) -> Engine:
+        file_options = dict(self._address.file_options)
+        # rw, never rwc: a mistyped path must not leave an empty file behind.
+        file_options["mode"] = "ro" if self.read_only or file_options.get("mode") == "ro" else "rw"
+        url = URL.create("sqlite", database=f"file:{quote(str(path))}", query={**file_options, "uri": "true"})
+        if self.read_only:
+            # One statement each: no BEGIN and no ROLLBACK around it.
+            options["isolation_level"] = "AUTOCOMMIT"
+        engine = create_engine(url, connect_args={"check_same_thread": False, **self._address.options}, **options)
+        event.listen(engine, "connect", self._prepare_sqlite)
         return engine
 
-    def _prepare(self, connection: Any, _record: object) -> None:
-        """Set up one new DBAPI connection."""
-        with contextlib.closing(connection.cursor()) as cursor:
-            for statement in self._settings():
-                cursor.execute(statement)
-        connection.commit()
-
-    def _settings(self) -> Iterator[str]:
-        """What a new session of the database is told, for all of its statements."""
-        if self._is_sqlite:
-            yield "PRAGMA foreign_keys = ON"
-            if self.read_only:
-                yield "PRAGMA query_only = ON"
-            return
+    def _prepare_sqlite(self, connection: Any, _record: object) -> None:
+        """Set up one new connection to a file, which is ours alone."""
+        connection.execute("PRAGMA foreign_keys = ON")
         if self.read_only:
-            # On the session rather than per transaction: it then also holds for single statements.
-            yield "SET default_transaction_read_only = on"
+            connection.execute("PRAGMA query_only = ON")
+
+    def _postgresql(self, options: dict[str, Any]) -> Engine:
+        url = self.url.difference_update_query(["prepare_threshold"])
+        arguments = {name: value for name, value in POSTGRESQL_DEFAULTS.items() if name not in url.query}
+        # Transactions are begun by _begin: psycopg would send a BEGIN by itself, and wait for it.
+        engine = create_engine(url, connect_args={**arguments, **self._address.options, "autocommit": True}, **options)
+        event.listen(engine, "connect", self._look_for_a_pooler)
+        event.listen(engine, "begin", self._begin)
+        return engine
+
+    def _begin(self, connection: Connection) -> None:
+        """Begin a transaction with all that is to hold for it.
+
+        A pooler may give the session behind this connection to another program after every transaction, with whatever
+        was SET in it: nothing is set for longer than the transaction, and all of it is one message to the server.
+        """
+        statements = ["BEGIN READ ONLY" if self.read_only else "BEGIN"]
         if self._statement_timeout is not None:
-            yield f"SET statement_timeout = {max(1, round(self._statement_timeout * 1000))}"
+            statements.append(f"SET LOCAL statement_timeout = {max(1, round(self._statement_timeout * 1000))}")
+        connection.exec_driver_sql("; ".join(statements))
+
+    def _look_for_a_pooler(self, connection: Any, _record: object) -> None:
+        """Prepare no statements where a pooler stands in between: the next session may not have them, or others.
+
+        A pooler makes up the process id that PostgreSQL tells its clients at the start.
+        """
+        (process,) = connection.execute("SELECT pg_backend_pid()", prepare=False).fetchone()
+        if process != connection.info.backend_pid:
+            connection.prepare_threshold = None
+            if not self._pooled:
+                self._pooled = True
+                log.info(
+                    "there is a pooler in front of %s: no statements are prepared", self, extra={"event": "pooler"}
+                )
 
     @contextlib.contextmanager
     def connect(self) -> Iterator[Connection]:
         """A connection for reading; what it changed is rolled back. SQLAlchemy's errors pass through."""
-        with self.engine.connect() as connection:
+        with self._begun() as connection:
             yield connection
+            if self.read_only:
+                # Nothing was changed, and after a ROLLBACK psycopg forgets the statements that it has prepared.
+                connection.commit()
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -151,7 +176,26 @@ class Database:
         """
         if self.read_only:
             raise ReadOnlyDatabase(f"{self} was opened for reading only")
-        with self.engine.begin() as connection:
+        with self._begun() as connection:
+            yield connection
+            connection.commit()
+
+    @contextlib.contextmanager
+    def _begun(self) -> Iterator[Connection]:
+        """A connection in a transaction, which is rolled back unless it was committed.
+
+        The BEGIN shows whether a pooled connection is still alive: where it is not, all of them are made anew.
+        """
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(self.engine.connect())
+            try:
+                connection.begin()
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                stack.close()
+                connection = stack.enter_context(self.engine.connect())
+                connection.begin()
             yield connection
 
     def create_all(self) -> None:
@@ -194,6 +238,34 @@ class Database:
                 # Being there is not enough: we also have to be allowed to read it.
                 connection.execute(select(*map(column, sorted(required))).select_from(table(name)).limit(0))
 
+    def knows_admins(self, connection: Connection) -> bool:
+        """Whether it has the column that says who is an administrator; an older one may not."""
+        if self._knows_admins is None:
+            self._knows_admins = any(found["name"] == "is_admin" for found in inspect(connection).get_columns("users"))
+        return self._knows_admins
+
+    def missing_index(self) -> str | None:
+        """The statement that would make the index by which joins find a membership; None where it would not help.
+
+        That is where there is one, or there are few memberships. Raises :exc:`DatabaseUnavailable`.
+        """
+        with self._explained(), self.connect() as connection:
+            inspector = inspect(connection)
+            found: list[Any] = [
+                *(index["column_names"] for index in inspector.get_indexes(_MEMBERSHIPS)),
+                *(constraint["column_names"] for constraint in inspector.get_unique_constraints(_MEMBERSHIPS)),
+                inspector.get_pk_constraint(_MEMBERSHIPS)["constrained_columns"],
+            ]
+            # A user is in few projects, so that the user alone will do; a project may have many members.
+            some = select(ProjectMember.user_id).limit(MANY_MEMBERSHIPS).subquery()
+            many = connection.execute(select(func.count()).select_from(some)).scalar_one() == MANY_MEMBERSHIPS
+        if not many or any(columns[:1] == ["user_id"] or set(columns[:2]) == _PAIR for columns in found):
+            return None
+        concurrently = "CONCURRENTLY " if self.path is None else ""
+        return (
+            f"CREATE INDEX {concurrently}ix_{_MEMBERSHIPS}_user_id_project_id ON {_MEMBERSHIPS} (user_id, project_id)"
+        )
+
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         """Turn what a database or file system says into one line that names the fix."""
@@ -204,38 +276,56 @@ class Database:
 
     def explain(self, error: Exception) -> str:
         """What went wrong with this database, in one line that names the fix where there is one."""
+        if self.path is not None and not self.path.parent.is_dir():
+            return f"cannot open {self}: there is no folder {self.path.parent}; make it, or name another"
         if self.path is not None and not self.path.exists():
             return (
                 f"cannot open {self}: there is no file {self.path}; to make one: "
                 f"automoderate database create --database-url '{self}'"
             )
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        if self.path is not None and (reason := _why_not_open(self.path, cause)) is not None:
+            return f"cannot open {self}: {reason}"
         lines = str(cause).strip().splitlines()
         return f"cannot open {self}: {lines[0] if lines else type(cause).__name__}"
 
     def close(self) -> None:
-        """Close all pooled connections; the next use opens new ones."""
+        """Close all pooled connections, those in use when they come back; the next use opens new ones."""
         if "engine" in self.__dict__:
+            pool = self.engine.pool
             self.engine.dispose()
+            # The pool that is given up would keep what a thread brings back to it later, open.
+            event.listen(pool, "checkin", _close_connection)
+            pool.dispose()
 
 
-def _parse(url: str | URL) -> URL:
+def _close_connection(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.invalidate()
+
+
+def _why_not_open(path: Path, error: Exception) -> str | None:
+    """What keeps us from an SQLite file that is there, where SQLite itself only says that it cannot open it.
+
+    With write-ahead logging a reader takes part in an index that stands in a file of its own (``-shm``). It goes when
+    the last program closes the database, and only who may write to the folder can make it again
+    (https://www.sqlite.org/wal.html#readonly).
+    """
+    if getattr(error, "sqlite_errorname", "") not in ("SQLITE_CANTOPEN", "SQLITE_READONLY_DIRECTORY"):
+        return None
     try:
-        parsed = make_url(url)
-        backend = parsed.get_backend_name()
-    except (ArgumentError, NoSuchModuleError, ValueError) as error:
-        raise InvalidDatabaseURL(
-            "this is no database URL; write sqlite:///file.sqlite3 or postgresql://user:password@host/name"
-        ) from error
-    if backend == "postgres" or parsed.drivername == "postgresql":
-        return parsed.set(drivername="postgresql+psycopg")
-    if backend == "postgresql":
-        return parsed
-    if backend != "sqlite":
-        raise InvalidDatabaseURL(f"{backend} databases are not supported; use sqlite:/// or postgresql://")
-    if parsed.database in (None, "", ":memory:") or parsed.query:
-        raise InvalidDatabaseURL("name a file: an SQLite URL is sqlite:///file.sqlite3 (no memory, no parameters)")
-    return parsed
+        with path.open("rb") as file:
+            write_ahead = file.read(20)[18:20] == b"\2\2"
+    except OSError as failure:
+        return f"this user may not read {path}: {failure.strerror}"
+    for beside in (Path(f"{path}-wal"), Path(f"{path}-shm")):
+        if beside.exists() and not os.access(beside, os.R_OK):
+            return f"it uses write-ahead logging, and this user may not read {beside}"
+    if write_ahead and not os.access(path.parent, os.W_OK):
+        return (
+            f"it uses write-ahead logging, and no program has it open. To be the first, this user has to write to the "
+            f"folder {path.parent}: allow that, or start the application that owns the file first"
+        )
+    return None
 
 
 def _create_file(path: Path) -> bool:

@@ -6,17 +6,21 @@ interface. Flask-Login leaves the user's id in the session as ``_user_id``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from hashlib import sha512
 from typing import Any
 
 from attrs import frozen
 from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
-from itsdangerous import BadData, SignatureExpired
+from itsdangerous import BadData, URLSafeTimedSerializer
 from werkzeug.sansio.http import parse_cookie
 from werkzeug.test import create_environ
 
 from automoderate.directory.database import storable
+from automoderate.directory.signatures import WrongTime, load_signed
+from automoderate.protocol.model import Request
 
 MAX_USER_ID_LENGTH = 100
 """Longest user id, in characters, that is looked up; the ids themselves are UUIDs of 36."""
@@ -24,10 +28,20 @@ MAX_USER_ID_LENGTH = 100
 
 @frozen
 class SessionUser:
-    """What a Cookie header says: a user's id, or why it names nobody (for the log, never for the visitor)."""
+    """What a Cookie header says: a user's id, or why it names no user (for the log, never for the visitor)."""
 
     user_id: str | None
     problem: str = ""
+
+
+@frozen
+class _Signatures:
+    """How the application signs its sessions: looked up once for all that are read together."""
+
+    serializer: URLSafeTimedSerializer | None
+    """None where it has no secret key."""
+    lifetime: int
+    """Seconds."""
 
 
 class SessionReader:
@@ -48,33 +62,93 @@ class SessionReader:
             return None
         return parse_cookie(_decoded(cookie)).get(name)
 
-    def read(self, cookie: str | None) -> SessionUser:
+    def identification(self, request: Request) -> str | None:
+        """What ``read`` has to know of a request: its Cookie header, most often.
+
+        Where Flask-Login protects the application's sessions strongly, the browser stands behind a line break, as it
+        is known to Flask-Login. No header can have a line break.
+        """
+        cookie = request.header("cookie")
+        if cookie is None or not self._protected():
+            return cookie
+        return f"{cookie}\n{_browser(request)}"
+
+    def read(self, identification: str | None) -> SessionUser:
         """The user whom a whole Cookie header names; whether that user exists is not asked here."""
+        return self._read(identification, self._signatures)
+
+    def read_many(self, identifications: Sequence[str | None]) -> list[SessionUser | Exception]:
+        """The same of many; an exception where a session interface of the application's own has raised it."""
+        signatures = cache(self._signatures)
+        found: list[SessionUser | Exception] = []
+        for identification in identifications:
+            try:
+                found.append(self._read(identification, signatures))
+            except Exception as error:  # such an interface may do anything
+                found.append(error)
+        return found
+
+    def _read(self, identification: str | None, looked_up: Callable[[], _Signatures | None]) -> SessionUser:
+        cookie, _, browser = (identification or "").partition("\n")
         value = self.session_cookie(cookie)
-        if not cookie or not value:
+        if not value:
             return SessionUser(None, "no cookie")
+        signatures = looked_up()
+        session = self._open(cookie) if signatures is None else _open_signed(signatures, value)
+        if isinstance(session, SessionUser):
+            return session
+        if browser and _made_for_another(session, browser):
+            return SessionUser(None, "the session was made for another address or browser")
+        return _user_of(session)
+
+    def _protected(self) -> bool:
+        manager = getattr(self._app, "login_manager", None)
+        mode = self._app.config.get("SESSION_PROTECTION", getattr(manager, "session_protection", None))
+        return manager is not None and mode == "strong"
+
+    def _signatures(self) -> _Signatures | None:
+        """None where the sessions are not Flask's own, or are opened in another way."""
         interface = self._app.session_interface
-        if isinstance(interface, SecureCookieSessionInterface) and (
-            type(interface).open_session is SecureCookieSessionInterface.open_session
+        if not isinstance(interface, SecureCookieSessionInterface) or (
+            type(interface).open_session is not SecureCookieSessionInterface.open_session
         ):
-            return self._read_signed(interface, value)
+            return None
+        lifetime = int(self._app.permanent_session_lifetime.total_seconds())
+        return _Signatures(interface.get_signing_serializer(self._app), lifetime)
+
+    def _open(self, cookie: str) -> Any:
+        """The session that an interface of the application's own finds for a cookie."""
         environ = create_environ()
         environ["HTTP_COOKIE"] = _decoded(cookie).encode().decode("latin-1")
         with self._app.app_context():
-            return _user_of(interface.open_session(self._app, self._app.request_class(environ)))
+            return self._app.session_interface.open_session(self._app, self._app.request_class(environ))
 
-    def _read_signed(self, interface: SecureCookieSessionInterface, value: str) -> SessionUser:
-        """What Flask's own ``open_session`` does, except that it says what is wrong with the cookie."""
-        serializer = interface.get_signing_serializer(self._app)
-        if serializer is None:
-            return SessionUser(None, "the application has no secret key")
-        lifetime = int(self._app.permanent_session_lifetime.total_seconds())
-        try:
-            return _user_of(serializer.loads(value, max_age=lifetime))
-        except SignatureExpired:
-            return SessionUser(None, "expired")
-        except BadData:
-            return SessionUser(None, "bad signature")
+
+def _open_signed(signatures: _Signatures, value: str) -> Any:
+    """The session of a cookie, as Flask's own ``open_session`` opens it, or why it names no user."""
+    if signatures.serializer is None:
+        return SessionUser(None, "the application has no secret key")
+    try:
+        return load_signed(signatures.serializer, value, signatures.lifetime)
+    except WrongTime as error:
+        return SessionUser(None, "expired" if error.age >= 0 else f"{error} by the clock of this machine")
+    except BadData:
+        return SessionUser(None, "bad signature")
+
+
+def _browser(request: Request) -> str:
+    """The sender of a request as Flask-Login knows it, who leaves this in the session as ``_id``."""
+    forwarded = request.header("x-forwarded-for")
+    address = (request.client_address if forwarded is None else forwarded).encode().split(b",")[0].strip()
+    agent = request.header("user-agent")
+    return sha512(f"{address!r}|{None if agent is None else agent.encode()!r}".encode()).hexdigest()
+
+
+def _made_for_another(session: Any, browser: str) -> bool:
+    """Whether Flask-Login's strong protection refuses the session, which it does unless that is permanent."""
+    if not session or not isinstance(session, Mapping):
+        return False
+    return not session.get("_permanent") and session.get("_id") != browser
 
 
 def _user_of(session: Any) -> SessionUser:

@@ -1,8 +1,8 @@
 """The tables of an AutoModerate database, as far as the real-time tier knows them.
 
 Names, types and constraints are those of the existing application, so that either side can open a database that the
-other one made, which may lack our index. A database in use may hold more columns than these and may lack some: whoever
-reads selects the columns it needs by name, never whole rows. For the same reason no column has a default here, which
+other one made, which may lack our index. A database in use may hold more columns than these and may lack some: a
+query names the columns it needs and never selects whole rows. For the same reason no column has a default here, which
 SQLAlchemy would write whether the column exists or not: :mod:`automoderate.directory.accounts` fills them in.
 """
 

@@ -11,15 +11,15 @@ import flask_login
 import pytest
 
 from automoderate.directory.database import Database
+from kits.postgresql_server import PostgreSQL
 
 SECRET = "a secret that both applications know"
 
 
 @pytest.fixture(scope="session")
-def template(postgresql: Any) -> str:
+def template(postgresql: PostgreSQL) -> str:
     """A database with tables and nothing in them, to copy: quicker than making them."""
-    name: str = postgresql.create_with_tables()
-    return name
+    return postgresql.create_with_tables()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -48,9 +48,10 @@ def tamper(database: Database) -> Tamper:
     switch = "PRAGMA foreign_keys = OFF" if database.path is not None else "SET session_replication_role = replica"
 
     def execute(*statements: str) -> None:
-        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with database.begin() as connection:
             for statement in (switch, *statements):
                 connection.exec_driver_sql(statement)
+            connection.commit()
             connection.invalidate()  # the switch is not for others
 
     return execute
@@ -69,7 +70,7 @@ def make_app() -> MakeApp:
         app.secret_key = secret
         app.config.update(config)
         manager = flask_login.LoginManager(app)
-        manager.user_loader(lambda user_id: None)
+        manager.user_loader(lambda _: None)
 
         def login(user_id: str) -> str:
             user = flask_login.UserMixin()

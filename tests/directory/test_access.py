@@ -12,14 +12,14 @@ from typing import Any
 import flask
 import pytest
 from attrs import frozen
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from sqlalchemy import event, insert
-from sqlalchemy.exc import SQLAlchemyError
 
-from automoderate.core.hub import Access
-from automoderate.directory import accounts
-from automoderate.directory.access import SQLDirectory
+from automoderate.core.hub import Access, Identity
+from automoderate.directory import access, accounts
+from automoderate.directory.access import CHUNK, SQLDirectory
 from automoderate.directory.accounts import ProjectInfo, UserInfo
-from automoderate.directory.database import Database
+from automoderate.directory.database import Database, DatabaseUnavailable
 from automoderate.directory.sessions import SessionReader
 from automoderate.directory.tables import Project
 
@@ -61,7 +61,8 @@ def asked(world: World) -> Iterator[list[tuple[str, Any]]]:
     sent: list[tuple[str, Any]] = []
 
     def record(_connection: object, _cursor: object, statement: str, parameters: Any, *_rest: object) -> None:
-        sent.append((statement, parameters))
+        if not statement.startswith("BEGIN"):
+            sent.append((statement, parameters))
 
     event.listen(world.database.engine, "before_cursor_execute", record)
     yield sent
@@ -189,7 +190,82 @@ def test_recheck_of_many_projects(
     asked.clear()
     expected = frozenset(project for project, owner in rows if owner == world.owner.id)
     assert directory.recheck(world.owner.id, [project for project, _ in rows]) == expected
-    assert len(asked) == 1 + -(-count // 500)
+    assert len(asked) == -(-(count + 1) // CHUNK)
+
+
+def test_questions_that_wait_together_are_one_statement_and_answered_one_by_one(
+    world: World, directory: SQLDirectory, asked: list[tuple[str, Any]], make_app: MakeApp, login: Login
+) -> None:
+    owner, member, stranger, project = world.owner.id, world.member.id, world.stranger.id, world.project.id
+    strange = ["no such", "", "nul\0", "\ud800", "'\"\\", "\u00e9\U0001f600", "x" * 5000]
+    pairs = [(owner, project), (stranger, project), (member, project), (owner, project.upper()), ("no such", project)]
+    pairs += [(user_id, project) for user_id in strange] + [(owner, each) for each in strange]
+    assert directory.check_access_many(pairs) == [
+        Access.GRANTED, Access.DENIED, Access.GRANTED, Access.NOT_FOUND, Access.NO_USER,
+        *[Access.NO_USER] * len(strange), *[Access.NOT_FOUND] * len(strange),
+    ]  # fmt: skip
+    assert directory.recheck_many(
+        [(owner, (project, *strange)), (stranger, (project,)), (member, ()), ("no such", (project,)), ("nul\0", ())]
+    ) == [{project}, set(), set(), None, None]
+    assert len(asked) == 2
+    cookies = [login(make_app(), user_id) for user_id in (owner, "no such", member)]
+    asked.clear()
+    found = directory.identify_many([None, *cookies, "session=forged", cookies[0]])
+    users = [Identity(user.id, user.username) for user in (world.owner, world.member)]
+    assert found == [None, users[0], None, users[1], None, users[0]]
+    assert len(asked) == 1
+    assert directory.identify_many([None]) == [None]
+    assert len(asked) == 1, "no user is named"
+
+
+def test_keys_are_looked_up_together_and_exactly_while_active(
+    world: World, directory: SQLDirectory, asked: list[tuple[str, Any]], tamper: Tamper
+) -> None:
+    second = accounts.create_project(world.database, name="Second", owner_id=world.owner.id)
+    keys = [
+        accounts.create_api_key(world.database, project_id, "ci").key
+        for project_id in (world.project.id, second.id, world.project.id)
+    ]
+    accounts.revoke_api_key(world.database, keys[2])
+    asked.clear()
+    wrong = [keys[0].upper(), keys[0] + " ", "", "am_", "\0", "\u00fc", "\ud800", "' OR 1=1 --"]
+    expected = [world.project.id, second.id, None, *[None] * len(wrong), world.project.id]
+    assert directory.key_projects_many([*keys, *wrong, keys[0]]) == expected
+    assert len(asked) == 1
+    assert directory.key_projects_many(["\0"]) == [None]
+    tamper("DELETE FROM projects")
+    assert directory.key_projects_many(keys) == [None, None, None]
+
+
+def test_the_directory_gives_a_sign_of_life(directory: SQLDirectory) -> None:
+    directory.ping()
+
+
+def test_a_session_that_cannot_be_read_is_an_error_of_its_own(world: World, make_app: MakeApp, login: Login) -> None:
+    class Store(SecureCookieSessionInterface):
+        def open_session(self, app: flask.Flask, request: flask.Request) -> SecureCookieSession | None:
+            if "broken" in request.headers["Cookie"]:
+                raise OSError("the store is away")
+            return super().open_session(app, request)
+
+    app = make_app()
+    cookie = login(app, world.owner.id)
+    app.session_interface = Store()
+    directory = SQLDirectory(world.database, SessionReader(app))
+    broken, good = directory.identify_many([f"{cookie}; broken=1", cookie])
+    assert isinstance(broken, OSError)
+    assert good == Identity(world.owner.id, world.owner.username)
+    with pytest.raises(OSError, match="the store is away"):
+        directory.identify(f"{cookie}; broken=1")
+
+
+def test_pairs_beyond_what_is_asked_at_a_time_keep_their_places(
+    world: World, directory: SQLDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "CHUNK", 3)
+    pairs = [(world.owner.id, world.project.id), (world.stranger.id, world.project.id), ("nobody", "nothing")] * 4
+    answers = [Access.GRANTED, Access.DENIED, Access.NO_USER] * 4
+    assert directory.check_access_many(pairs[1:]) == answers[1:]
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -197,10 +273,14 @@ def test_a_database_that_is_away_is_an_error_not_an_answer(world: World, directo
     assert world.database.path is not None
     world.database.close()
     world.database.path.rename(world.database.path.with_suffix(".away"))
-    with pytest.raises(SQLAlchemyError):
+    with pytest.raises(DatabaseUnavailable):
         directory.check_access(world.owner.id, world.project.id)
-    with pytest.raises(SQLAlchemyError):
+    with pytest.raises(DatabaseUnavailable):
         directory.recheck(world.owner.id, [world.project.id])
+    with pytest.raises(DatabaseUnavailable):
+        directory.identify_many([None, "session=x"]) and directory.key_projects_many(["am_key"])
+    with pytest.raises(DatabaseUnavailable):
+        directory.ping()
     world.database.path.with_suffix(".away").rename(world.database.path)
     assert directory.check_access(world.owner.id, world.project.id) is Access.GRANTED
 
@@ -208,7 +288,7 @@ def test_a_database_that_is_away_is_an_error_not_an_answer(world: World, directo
 def test_identify_names_the_active_user_of_the_session(world: World, make_app: MakeApp, login: Login) -> None:
     directory = SQLDirectory(world.database, SessionReader(make_app()))
     cookie = login(make_app(), world.member.id)
-    assert directory.identify(cookie) == world.member.id
+    assert directory.identify(cookie) == Identity(world.member.id, world.member.username)
     assert directory.session_user(cookie) == world.member.id
     assert directory.session_cookie(cookie) == cookie.partition("session=")[2]
 
@@ -264,14 +344,13 @@ def test_serves_from_a_database_with_other_columns_than_ours(tmp_path: object, m
     serving = Database(f"sqlite:///{path}", read_only=True)
     serving.check()
     directory = SQLDirectory(serving, SessionReader(make_app()))
-    assert directory.identify(login(make_app(), "u1")) == "u1"
+    assert directory.identify(login(make_app(), "u1")) == Identity("u1", "ann")
     assert directory.check_access("u1", "p1") is Access.GRANTED
     assert directory.check_access("u2", "p1") is Access.DENIED
     assert directory.recheck("u1", ["p1", "p2"]) == frozenset({"p1"})
     assert [project.name for project in accounts.projects_for(serving, "u1")] == ["Forum"]
     assert [key.name for key in accounts.list_api_keys(serving, "p1")] == ["ci", "old"]
-    assert accounts.api_key(serving, "am_1") is not None
-    assert accounts.api_key(serving, "am_2") is None
+    assert directory.key_projects_many(["am_1", "am_2"]) == ["p1", None]
 
     administered = Database(f"sqlite:///{path}")
     accounts.add_member(administered, "p1", "u2")
@@ -279,11 +358,32 @@ def test_serves_from_a_database_with_other_columns_than_ours(tmp_path: object, m
     assert [member.role for member in accounts.list_members(serving, "p1")] == ["owner", "member"]
     accounts.set_password(administered, "u1", "correct horse")
     assert accounts.authenticate(serving, "ann", "correct horse") is not None
-    accounts.revoke_api_key(administered, "k1")
-    assert accounts.api_key(serving, "am_1") is None
+    assert accounts.revoke_api_key(administered, "k1") == "p1"
+    assert directory.key_projects_many(["am_1"]) == [None]
     key = accounts.create_api_key(administered, "p1", "new")
-    assert accounts.api_key(serving, key.key) == key
+    assert directory.key_projects_many([key.key]) == ["p1"]
     project = accounts.create_project(administered, name="Second", owner_id="u2", description="no column for this")
     assert directory.check_access("u2", project.id) is Access.GRANTED
     serving.close()
     administered.close()
+
+
+def test_administrators_are_active_users_with_is_admin(world: World, directory: SQLDirectory, tamper: Tamper) -> None:
+    admin = accounts.create_user(world.database, username="root", email="root@example.org", password="x", is_admin=True)
+    asked = [admin.id, world.owner.id, "nobody", "\ud800", admin.id.upper(), admin.id]
+    assert directory.admins_many(asked) == [True, False, False, False, False, True]
+    assert [accounts.is_admin(world.database, user_id) for user_id in asked] == directory.admins_many(asked)
+    tamper(f"UPDATE users SET is_admin = NULL WHERE id = '{admin.id}'")
+    assert directory.admins_many([admin.id]) == [accounts.is_admin(world.database, admin.id)] == [False]
+    tamper(f"UPDATE users SET is_admin = true WHERE id = '{admin.id}'")
+    accounts.set_active(world.database, admin.id, False)
+    assert directory.admins_many([admin.id]) == [accounts.is_admin(world.database, admin.id)] == [False]
+    assert directory.admins_many([]) == []
+
+
+def test_a_database_without_the_column_has_no_administrators(
+    world: World, directory: SQLDirectory, tamper: Tamper
+) -> None:
+    tamper("ALTER TABLE users DROP COLUMN is_admin")
+    assert directory.admins_many([world.owner.id]) == [False]
+    assert not accounts.is_admin(world.database, world.owner.id)

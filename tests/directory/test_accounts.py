@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 from sqlalchemy import insert, text
@@ -87,9 +87,8 @@ def test_authenticate_takes_name_or_address_and_the_right_password(database: Dat
     assert accounts.authenticate(database, "ann", "correct horse") is None
 
 
-def test_authenticate_spends_a_check_on_unknown_users_too(
-    database: Database, ann: UserInfo, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("ann")
+def test_authenticate_spends_a_check_on_unknown_users_too(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[str] = []
 
     def check(stored: str, password: str) -> bool:
@@ -105,7 +104,8 @@ def test_authenticate_spends_a_check_on_unknown_users_too(
     assert methods == {generate_password_hash("x").partition("$")[0]}, "as expensive as a real one"
 
 
-def test_a_user_without_a_password_cannot_log_in_with_one(database: Database, ann: UserInfo) -> None:
+@pytest.mark.usefixtures("ann")
+def test_a_user_without_a_password_cannot_log_in_with_one(database: Database) -> None:
     with database.begin() as connection:
         connection.exec_driver_sql("UPDATE users SET password_hash = NULL")
     for password in ("", "None", "correct horse"):
@@ -197,10 +197,10 @@ def test_a_project_belongs_to_somebody_and_has_a_name(database: Database, ann: U
 def test_a_project_is_removed_together_with_members_and_keys(database: Database, ann: UserInfo, bob: UserInfo) -> None:
     project = accounts.create_project(database, name="Forum", owner_id=ann.id)
     accounts.add_member(database, project.id, bob.id)
-    key = accounts.create_api_key(database, project.id, "ci")
+    accounts.create_api_key(database, project.id, "ci")
     accounts.remove_project(database, project.id)
-    assert accounts.api_key(database, key.key) is None
     assert accounts.list_projects(database) == []
+    assert rows(database, "SELECT count(*) FROM api_keys") == [(0,)]
     assert rows(database, "SELECT count(*) FROM project_members") == [(0,)]
     with pytest.raises(NotFound):
         accounts.remove_project(database, project.id)
@@ -236,35 +236,24 @@ def test_what_cannot_be_done_to_members_is_said(database: Database, ann: UserInf
         accounts.list_members(database, "none")
 
 
-def test_an_api_key_is_looked_up_by_its_secret_while_active(database: Database, ann: UserInfo) -> None:
+def test_api_keys_are_added_listed_revoked_and_removed(database: Database, ann: UserInfo) -> None:
     project = accounts.create_project(database, name="Forum", owner_id=ann.id)
     key = accounts.create_api_key(database, project.id, "ci")
     other = accounts.create_api_key(database, project.id, "backup")
     assert key.key.startswith("am_")
     assert len(key.key) == 46
     assert key.key != other.key
-    assert accounts.api_key(database, key.key) == key
-    for wrong in (key.key.upper(), key.key + " ", key.id, "", "am_", "\0", "ü"):
-        assert accounts.api_key(database, wrong) is None
     assert accounts.list_api_keys(database, project.id) == [other, key]
-    accounts.revoke_api_key(database, key.key)
-    assert accounts.api_key(database, key.key) is None
+    assert accounts.revoke_api_key(database, key.key) == project.id
     assert [listed.is_active for listed in accounts.list_api_keys(database, project.id)] == [True, False]
-    accounts.remove_api_key(database, key.id)
+    assert accounts.remove_api_key(database, key.id) == project.id
     assert accounts.list_api_keys(database, project.id) == [other]
     for change in (accounts.revoke_api_key, accounts.remove_api_key):
         with pytest.raises(NotFound, match="no such API key"):
             change(database, key.id)
+        with pytest.raises(NotFound, match="no such API key"):
+            change(database, "\0")
     with pytest.raises(NotFound, match="no such project"):
         accounts.create_api_key(database, "none", "ci")
     with pytest.raises(NotFound, match="no such project"):
         accounts.list_api_keys(database, "none")
-
-
-def test_a_key_of_a_project_that_is_gone_is_worthless(
-    database: Database, ann: UserInfo, tamper: Callable[..., None]
-) -> None:
-    project = accounts.create_project(database, name="Forum", owner_id=ann.id)
-    key = accounts.create_api_key(database, project.id, "ci")
-    tamper("DELETE FROM projects")
-    assert accounts.api_key(database, key.key) is None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,9 +18,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from automoderate.directory import accounts
 from automoderate.directory.database import (
+    MANY_MEMBERSHIPS,
     Database,
     DatabaseUnavailable,
-    InvalidDatabaseURL,
     ReadOnlyDatabase,
     storable,
 )
@@ -59,7 +62,7 @@ def test_what_goes_wrong_is_told_without_the_secrets_in_the_question(tmp_path: P
     (tmp_path / "empty.db").touch()
     database = Database(f"sqlite:///{tmp_path}/empty.db", read_only=True)
     with pytest.raises(SQLAlchemyError, match="no such table") as raised:
-        accounts.api_key(database, "am_secret")
+        accounts.get_user(database, "am_secret")
     database.close()
     assert "am_secret" not in str(raised.value)
 
@@ -123,27 +126,6 @@ def test_many_threads_share_a_database(database: Database) -> None:
     assert len(accounts.list_users(database)) == 24
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://root@localhost/x", "nodriver://x/y", "://",
-     "sqlite:///x.db?mode=rwc", "postgresql://host:port/x", "/var/lib/file.db"],
-)  # fmt: skip
-def test_a_url_of_no_use_is_refused_in_one_line(url: str) -> None:
-    with pytest.raises(InvalidDatabaseURL) as caught:
-        Database(url)
-    assert "\n" not in str(caught.value)
-    assert "sqlite:///" in str(caught.value)
-
-
-@pytest.mark.parametrize("url", ["postgres://ann:hidden@db/x", "postgresql://ann:hidden@db/x"])
-def test_postgresql_is_spoken_through_psycopg_and_its_password_is_never_shown(url: str) -> None:
-    database = Database(url, read_only=True)
-    assert database.url.drivername == "postgresql+psycopg"
-    assert database.url.password == "hidden"
-    assert "hidden" not in f"{database} {database!r}"
-    assert database.path is None
-
-
 def test_a_missing_file_is_named_together_with_the_fix_and_not_made(tmp_path: Path) -> None:
     for read_only in (True, False):
         database = Database(f"sqlite:///{tmp_path}/missing.db", read_only=read_only)
@@ -180,6 +162,64 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
     database.close()
 
 
+@pytest.mark.parametrize(
+    ("more", "statement", "missed"),
+    [
+        ("", "", True),
+        ("", "CREATE INDEX i ON project_members (project_id)", True),
+        ("", "CREATE INDEX i ON project_members (role, user_id, project_id)", True),
+        ("", "CREATE INDEX i ON project_members (user_id)", False),
+        ("", "CREATE INDEX i ON project_members (project_id, user_id, role)", False),
+        (", UNIQUE (project_id, user_id)", "", False),
+        (", PRIMARY KEY (user_id, project_id)", "", False),
+    ],
+)
+def test_an_index_is_asked_for_only_where_none_helps(more: str, statement: str, missed: bool, tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"CREATE TABLE project_members (id TEXT, project_id TEXT, user_id TEXT, role TEXT{more})")
+        connection.execute(statement)
+        members = [("p", str(number)) for number in range(MANY_MEMBERSHIPS - 1)]
+        insert = "INSERT INTO project_members (project_id, user_id) VALUES (?, ?)"
+        connection.executemany(insert, members)
+    database = Database(f"sqlite:///{path}", read_only=True)
+    assert database.missing_index() is None, "so few are looked through in no time"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(insert, ("p", "another"))
+    wanted = "CREATE INDEX ix_project_members_user_id_project_id ON project_members (user_id, project_id)"
+    assert database.missing_index() == (wanted if missed else None)
+    database.close()
+    if missed:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(wanted)
+        assert database.missing_index() is None
+        database.close()
+
+
+def test_our_own_database_has_the_index(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/own.db")
+    database.create_all()
+    assert database.missing_index() is None
+    database.close()
+
+
+def test_a_connection_that_is_in_use_at_the_end_is_closed_when_it_comes_back(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/own.db")
+    database.create_all()
+    with database.connect() as connection:
+        driver = connection.connection.driver_connection
+        database.close()
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+    assert driver is not None
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        driver.execute("SELECT 1")
+    with database.connect() as connection:
+        kept = connection.connection.driver_connection
+    with database.connect() as connection:
+        assert connection.connection.driver_connection is kept
+    database.close()
+
+
 def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("this is no database at all\n" * 100)
     database = Database(f"sqlite:///{tmp_path}/text.db", read_only=True)
@@ -188,12 +228,89 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
     database.close()
 
 
+OPENING = """
+import contextlib, os, sys
+from automoderate.directory.database import Database, DatabaseUnavailable
+
+def open_it(path):
+    Database(f"sqlite:///{path}", read_only=True).check()
+
+with contextlib.suppress(DatabaseUnavailable):
+    open_it(sys.argv[1] + ".missing")  # what is imported late may be out of the other user's reach
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    open_it(sys.argv[1])
+except DatabaseUnavailable as error:
+    print(error)
+else:
+    print("nothing")
+"""
+
+
+def what_another_user_is_told(path: Path) -> str:
+    """What comes of opening the file as somebody who may read it, and owns nothing."""
+    run = subprocess.run([sys.executable, "-c", OPENING, str(path)], capture_output=True, text=True, check=True)
+    return run.stdout.rstrip("\n")
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may look into, and only its owner may write to."""
+    with tempfile.TemporaryDirectory(prefix="automoderate-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o555)
+        yield folder
+        folder.chmod(0o755)
+
+
+def test_a_file_in_wal_mode_that_may_only_be_read_needs_its_owner(open_folder: Path) -> None:
+    """Its index is in a file of its own, which goes with the last program that has the database open."""
+    path = open_folder / "application.db"
+    open_folder.chmod(0o755)
+    owner = Database(f"sqlite:///{path}")
+    owner.create_all()
+    owner.close()
+    path.chmod(0o644)
+    with owner.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO users (id, username, email) VALUES ('u', 'n', 'e')")
+        assert what_another_user_is_told(path) == "nothing", "it could be opened"
+    open_folder.chmod(0o755)
+    owner.close()
+    open_folder.chmod(0o555)
+    assert sorted(file.name for file in open_folder.iterdir()) == ["application.db"]
+    assert what_another_user_is_told(path) == (
+        f"cannot open sqlite:///{path}: it uses write-ahead logging, and no program has it open. To be the first, this "
+        f"user has to write to the folder {open_folder}: allow that, or start the application that owns the file first"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files that others may not read, and be another")
+def test_a_file_that_may_not_be_read_is_named(open_folder: Path) -> None:
+    path = open_folder / "application.db"
+    owner = Database(f"sqlite:///{path}")
+    owner.create_all()
+    assert what_another_user_is_told(path) == (
+        f"cannot open sqlite:///{path}: this user may not read {path}: Permission denied"
+    )
+    owner.close()
+    path.chmod(0o644)
+    with owner.connect() as connection:
+        connection.exec_driver_sql("SELECT 1 FROM users")
+        Path(f"{path}-wal").chmod(0o600)
+        assert what_another_user_is_told(path) == (
+            f"cannot open sqlite:///{path}: it uses write-ahead logging, and this user may not read {path}-wal"
+        )
+    owner.close()
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/no/such/folder/x.db")
     with pytest.raises(DatabaseUnavailable) as caught:
         database.create_all()
     assert "\n" not in str(caught.value)
-    assert "no/such/folder" in str(caught.value)
+    assert str(caught.value).endswith(f"there is no folder {tmp_path}/no/such/folder; make it, or name another")
 
 
 def test_postgresql_that_is_away_is_one_line() -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+import re
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 import flask
 import pytest
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionInterface, SessionMixin
-from itsdangerous import URLSafeTimedSerializer
+from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 
 from automoderate.directory.sessions import SessionReader
+from automoderate.directory.signatures import CLOCK_LEEWAY
 
 MakeApp = Callable[..., flask.Flask]
 Login = Callable[[flask.Flask, str], str]
@@ -61,6 +65,23 @@ def test_refuses_an_expired_session(make_app: MakeApp, login: Login) -> None:
     visitor = SessionReader(make_app(PERMANENT_SESSION_LIFETIME=timedelta(seconds=-1))).read(cookie)
     assert visitor.user_id is None
     assert visitor.problem == "expired"
+
+
+def test_a_clock_that_is_a_little_ahead_of_ours_does_no_harm(make_app: MakeApp, login: Login) -> None:
+    app, now = make_app(), int(time.time())
+    for ahead in (1, CLOCK_LEEWAY - 1):
+        with mock.patch.object(TimestampSigner, "get_timestamp", return_value=now + ahead):
+            cookie = login(app, "user-1")
+        assert SessionReader(app).read(cookie).user_id == "user-1"
+
+
+def test_a_clock_that_is_wrong_is_named(make_app: MakeApp, login: Login) -> None:
+    app = make_app()
+    with mock.patch.object(TimestampSigner, "get_timestamp", return_value=int(time.time()) + 3600):
+        cookie = login(app, "user-1")
+    visitor = SessionReader(app).read(cookie)
+    assert visitor.user_id is None
+    assert re.fullmatch(r"signed 3\d\d\d s in the future by the clock of this machine", visitor.problem)
 
 
 def test_a_session_in_which_nobody_logged_in_names_nobody(make_app: MakeApp, login: Login) -> None:
@@ -149,6 +170,8 @@ def test_asks_a_session_interface_of_the_applications_own(make_app: MakeApp, log
     assert reader.read(cookie).user_id == "user-1"
     assert reader.read("session=key-1").problem == "no user in the session"
     assert reader.read("session=\xff\xfe\r\n").user_id is None
+    app.session_interface.store.clear()
+    assert reader.read(cookie).user_id is None, "a session that was deleted there opens no live session"
 
 
 class SaltedSessions(SecureCookieSessionInterface):
@@ -168,7 +191,7 @@ def test_a_session_interface_derived_from_flasks_own_still_tells_what_is_wrong(m
 class NoSessions(SessionInterface):
     """Has no session for anybody, as Flask's own where there is no secret."""
 
-    def open_session(self, app: flask.Flask, request: flask.Request) -> None:
+    def open_session(self, _app: flask.Flask, _request: flask.Request) -> None:
         return None
 
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "clients"))
-
-from contract_client import Client
-from contract_site import SECRET, Site, World, signing_application
-from postgresql_kit import PostgreSQL
-
 from automoderate.directory.database import Database
+from kits.contract_client import Client
+from kits.contract_site import SECRET, Site, World, signing_application
+from kits.postgresql_server import PostgreSQL
 
 
 @pytest.fixture
