@@ -16,8 +16,8 @@ from typing import Any, Self
 
 import anyio
 
-from automoderate._items import Item
-from automoderate.notifier import Notifier
+from automoderate.notifier.base import Notifier
+from automoderate.notifier.items import Item
 
 
 class AsyncWebSocketNotifier(Notifier[Coroutine[Any, Any, bool]]):
@@ -65,7 +65,7 @@ async def _outcome(future: Future[bool]) -> bool:
     run_soon = _run_soon()
 
     def wake(_: Future[bool]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is over, and whoever waited with it
+        with contextlib.suppress(RuntimeError):  # the loop is over, and the tasks that waited with it
             run_soon(settled.set)
 
     future.add_done_callback(wake)
@@ -78,7 +78,7 @@ def _run_soon() -> Callable[[Callable[[], object]], object]:
 
     RuntimeError once the loop is over.
     """
-    if (trio := sys.modules.get("trio")) is not None:  # whoever runs on it has imported it
+    if (trio := sys.modules.get("trio")) is not None:  # a program that runs on it has imported it
         with contextlib.suppress(RuntimeError):  # others have, too
             trio.lowlevel.current_task()
             return trio.lowlevel.current_trio_token().run_sync_soon  # type: ignore[no-any-return]

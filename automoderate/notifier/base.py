@@ -1,23 +1,14 @@
-"""Tells dashboards what the moderation pipeline decided, without ever getting in the pipeline's way.
-
-:class:`WebSocketNotifier` has the methods of AutoModerate's own notifier. It works in the process of the server
-(``realtime=``) or in any other, through the Redis of several nodes (``redis_url=``) or over the publishing API
-(``url=`` and ``api_key=``). ``AsyncWebSocketNotifier`` is the same for programs on asyncio or trio; it needs the extra
-``anyio``.
-"""
+"""The methods of both notifiers, and the one for programs that wait for nothing."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from automoderate import payloads
-from automoderate._delivery import Delivery
-from automoderate._items import AccessChange, Item, Logout, Publication, Realtime
-
-if TYPE_CHECKING:
-    from automoderate.async_notifier import AsyncWebSocketNotifier as AsyncWebSocketNotifier
+from automoderate import update_payloads
+from automoderate.notifier.delivery import Delivery
+from automoderate.notifier.items import AccessChange, Item, Logout, Publication, current_trace
 
 Told = TypeVar("Told")
 
@@ -30,11 +21,14 @@ class Notifier(Delivery, ABC, Generic[Told]):
     nodes share, which needs the extra ``redis``.
 
     At most ``queue_size`` updates wait to be sent; while it is full, new ones are dropped, so that what a dashboard
-    does get has no holes before it. Outside the server's process one thread sends them, in order; while Redis is away,
-    or the server is or answers 429, 502, 503 or 504, it tries again, with growing jittered pauses, for up to
-    ``retry_for`` seconds from when the update was handed over. An answer lost on the way is a reason to try again too,
-    so in rare cases an update is published twice, under two event ids. ``timeout`` is that of one attempt over HTTP, in
-    seconds.
+    does get has no holes before it. Those of one project leave in order. While Redis is away, or the server is or
+    answers 429, 502, 503 or 504, they are tried again, with growing jittered pauses or as late as the server asks for,
+    for up to ``retry_for`` seconds from when they were handed over. ``timeout`` is that of one request, in seconds.
+
+    Over HTTP what waits of a project leaves in batches, over a kept-alive connection: a few of these where there are
+    several projects. An event that the server refuses takes no other with it. Where an answer was lost the history is
+    looked at before anything is tried again; only what comes first of a process, or while the history cannot be read,
+    may be published twice, under two event ids. So may, rarely, what goes through Redis.
 
     The counters ``sent``, ``dropped`` (never tried: queue full or notifier closed) and ``failed`` (tried in vain, or
     impossible to send) are this process's: after a fork the child counts, queues and sends by itself.
@@ -45,21 +39,21 @@ class Notifier(Delivery, ABC, Generic[Told]):
     def send_update_async(self, content: object, decision: object, results: object, total_time: object) -> Told:
         """A decision was made: ``moderation_update``. ``total_time`` is in seconds."""
         return self._publish(
-            "moderation_update", lambda: payloads.moderation_update(content, decision, results, total_time)
+            "moderation_update", lambda: update_payloads.moderation_update(content, decision, results, total_time)
         )
 
     def send_content_created(self, content: object) -> Told:
-        """Content came in and nobody has decided yet: ``content_received``."""
-        return self._publish("content_received", lambda: payloads.content_received(content))
+        """Content came in and is not decided on yet: ``content_received``."""
+        return self._publish("content_received", lambda: update_payloads.content_received(content))
 
     def send_stats_update(self, project_id: object, stats: object) -> Told:
         """New statistics of a project: ``stats_update``."""
-        return self._publish("stats_update", lambda: (_id(project_id, "project"), payloads.stats_update(stats)))
+        return self._publish("stats_update", lambda: (_id(project_id, "project"), update_payloads.stats_update(stats)))
 
     def send_rule_update(self, project_id: object, rule_data: object, action: object = "updated") -> Told:
         """A rule was ``created``, ``updated`` or ``deleted``: ``rule_update``."""
         return self._publish(
-            "rule_update", lambda: (_id(project_id, "project"), payloads.rule_update(rule_data, action))
+            "rule_update", lambda: (_id(project_id, "project"), update_payloads.rule_update(rule_data, action))
         )
 
     def access_changed(self, project_id: object, user_id: object = None) -> Told:
@@ -73,14 +67,14 @@ class Notifier(Delivery, ABC, Generic[Told]):
     def logged_out(self, user_id: object) -> Told:
         """End all live sessions of a user, on every node. A browser whose login still holds comes back.
 
-        Not over HTTP, where it fails at once: an API key is a project's, and may not end anybody's sessions.
+        Not over HTTP, where it fails at once: an API key is a project's, and may not end users' sessions.
         """
         return self._say("logout", lambda: Logout(_id(user_id, "user")))
 
     def _publish(self, event: str, shape: Callable[[], tuple[str, dict[str, Any]]]) -> Told:
         def make() -> Publication:
             project_id, data = shape()
-            return Publication(project_id, event, data)
+            return Publication(project_id, event, data, current_trace())
 
         return self._say(event, make)
 
@@ -103,10 +97,10 @@ class WebSocketNotifier(Notifier[None]):
         return self._close(timeout)
 
     def _say(self, what: str, make: Callable[[], Item]) -> None:
-        self._send(what, make, _nobody_asks)
+        self._send(what, make, _not_asked_for)
 
 
-def _nobody_asks(sent: bool) -> None:
+def _not_asked_for(sent: bool) -> None:
     """The counters say it, and the log."""
 
 
@@ -116,14 +110,4 @@ def _id(value: object, of_what: str) -> str:
     return str(value)
 
 
-def __getattr__(name: str) -> Any:
-    if name != "AsyncWebSocketNotifier":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        from automoderate.async_notifier import AsyncWebSocketNotifier
-    except ModuleNotFoundError as error:
-        raise ImportError(f'{name} needs {error.name}: pip install "automoderate[anyio]"') from error
-    return AsyncWebSocketNotifier
-
-
-__all__ = ["Notifier", "Realtime", "WebSocketNotifier"]
+__all__ = ["Notifier", "WebSocketNotifier"]

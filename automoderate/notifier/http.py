@@ -1,9 +1,12 @@
-"""The publishing API as its callers see it: one HTTP request per update, and errors a person can act on."""
+"""The publishing API as its callers see it: HTTP requests, and errors a person can act on."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import time
+from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -13,6 +16,8 @@ import requests
 _TEMPORARY = frozenset({429, 502, 503, 504})
 _NOT_HERE = frozenset({404, 405})
 _MOUNTED = "/realtime"
+PAGE = 1000
+"""Updates that are asked for at a time."""
 
 
 class PublishingError(Exception):
@@ -20,24 +25,40 @@ class PublishingError(Exception):
 
 
 class Unreachable(PublishingError):
-    """Nobody answered, or the answer was lost on the way."""
+    """No server answered, or its answer was lost on the way."""
 
 
 class Refused(PublishingError):
-    """The server answered with anything but acceptance. ``temporary`` where trying again later may help."""
+    """The server answered with anything but acceptance. ``temporary`` where trying again later may help.
 
-    def __init__(self, message: str, status: int) -> None:
+    ``retry_after`` is how many seconds later the server asks for, 0 where it does not say. ``event`` is which of
+    several events it would not take, counted from 1, as far as it says so.
+    """
+
+    def __init__(self, message: str, status: int, *, retry_after: float = 0.0, event: int | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.temporary = status in _TEMPORARY
+        self.retry_after = retry_after
+        self.event = event
 
 
 def check_url(url: str) -> str:
     """``url`` without a slash at its end. Raises ValueError where it is not a whole HTTP URL."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"{url!r} is no server address; it should look like http://127.0.0.1:6217")
+    try:
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")  # as looking it up would fail
+        whole = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        whole = False
+    if not whole or parts.query or parts.fragment or not url.isprintable() or " " in url:
+        raise ValueError(f"{shown_url(url)!r} is no server address; it should look like http://127.0.0.1:6217")
     return url.rstrip("/")
+
+
+def shown_url(url: str) -> str:
+    """``url`` for people: without a password in front of the host, or what stands behind a question mark."""
+    return re.sub(r"//.*@", "//***@", re.sub(r"[?#].*", "…", url, flags=re.DOTALL), flags=re.DOTALL)
 
 
 def check_api_key(api_key: str) -> str:
@@ -71,39 +92,61 @@ class PublishingApi:
     ) -> None:
         self._session.close()
 
-    def publish(self, project_id: str, api_key: str, event: str, data: Mapping[str, Any]) -> str:
+    def publish(self, project_id: str, event: str, data: Mapping[str, Any], api_key: str) -> str:
         """Publish one event and return its ``event_id``. Raises Unreachable or Refused."""
-        answer = self._post(f"/api/projects/{quote(project_id, safe='')}/events", api_key, event=event, data=data)
-        return str(answer.get("event_id", ""))
+        said = json.dumps({"event": event, "data": data}).encode()
+        return self.publish_all(project_id, [said], api_key)[0]
+
+    def publish_all(self, project_id: str, events: Sequence[bytes], api_key: str) -> list[str]:
+        """Publish events, each ``{"event", "data"}`` as JSON: all of them or none. Returns their ids, in order.
+
+        One by itself is sent as such, which also servers take that know no others. Raises Unreachable or Refused.
+        """
+        body = events[0] if len(events) == 1 else b'{"events":[%b]}' % b",".join(events)
+        answer = self._ask("POST", _events(project_id), api_key, body)
+        found = [answer.get("event_id")] if len(events) == 1 else answer.get("event_ids")
+        event_ids = [str(each or "") for each in found] if isinstance(found, list) else []
+        return event_ids if len(event_ids) == len(events) else [""] * len(events)
+
+    def updates_after(self, project_id: str, event_id: str, api_key: str) -> list[dict[str, Any]]:
+        """The next updates after the id, at most PAGE: ``{"event", "data"}`` each. Raises Unreachable or Refused."""
+        answer = self._ask("GET", f"{_events(project_id)}?after={quote(event_id)}&limit={PAGE}", api_key)
+        found = answer.get("events")
+        updates = found if isinstance(found, list) else []
+        return [each for each in updates if isinstance(each, dict) and isinstance(each.get("data"), dict)]
 
     def access_changed(self, api_key: str, **whose: str) -> None:
         """Have live sessions checked again, by ``project_id`` and ``user_id``. Raises Unreachable or Refused."""
-        self._post("/api/access-changes", api_key, **whose)
+        self._ask("POST", "/api/access-changes", api_key, json.dumps(whose).encode())
 
-    def _post(self, path: str, api_key: str, **body: Any) -> dict[str, Any]:
+    def _ask(self, method: str, path: str, api_key: str, body: bytes | None = None) -> dict[str, Any]:
         *others, last = self._bases
         for base in others:
             try:
-                return self._post_to(base, path, api_key, body)
+                return self._ask_at(base, method, path, api_key, body)
             except Refused as refused:
                 if refused.status not in _NOT_HERE:
                     raise
-        return self._post_to(last, path, api_key, body)
+        return self._ask_at(last, method, path, api_key, body)
 
-    def _post_to(self, base: str, path: str, api_key: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def _ask_at(self, base: str, method: str, path: str, api_key: str, body: bytes | None) -> dict[str, Any]:
         headers = {"X-API-Key": api_key, "Content-Type": "application/json"}
         try:
             # A redirect would make the POST a GET of some page and lose what was to be published.
-            response = self._session.post(
-                base + path, data=json.dumps(body), headers=headers, timeout=self._timeout, allow_redirects=False
+            response = self._session.request(
+                method, base + path, data=body, headers=headers, timeout=self._timeout, allow_redirects=False
             )
         except requests.RequestException as error:
-            raise Unreachable(f"cannot reach {base}: {reason(error)}") from error
+            raise Unreachable(f"cannot reach {shown_url(base)}: {reason(error)}") from error
         answer = _answer(response)
-        if response.status_code != 202:
-            raise Refused(_refusal(base, response, answer), response.status_code)
+        if response.status_code != (202 if method == "POST" else 200):
+            raise _refusal(base, response, answer)
         self._bases = (base,)
         return answer
+
+
+def _events(project_id: str) -> str:
+    return f"/api/projects/{quote(project_id, safe='')}/events"
 
 
 def reason(error: requests.RequestException) -> str:
@@ -128,7 +171,18 @@ def _answer(response: requests.Response) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _refusal(base: str, response: requests.Response, answer: Mapping[str, Any]) -> str:
+def _refusal(base: str, response: requests.Response, answer: Mapping[str, Any]) -> Refused:
+    said = answer.get("error")
+    event = said.get("event") if isinstance(said, Mapping) else None
+    return Refused(
+        _words(shown_url(base), response, answer),
+        response.status_code,
+        retry_after=_retry_after(response.headers.get("Retry-After", "")),
+        event=event if isinstance(event, int) else None,
+    )
+
+
+def _words(base: str, response: requests.Response, answer: Mapping[str, Any]) -> str:
     said = answer.get("error") or answer.get("message")
     if isinstance(said, Mapping):
         said = said.get("message")
@@ -141,4 +195,24 @@ def _refusal(base: str, response: requests.Response, answer: Mapping[str, Any]) 
     return f"{base} answered {response.status_code} {response.reason}"
 
 
-__all__ = ["PublishingApi", "PublishingError", "Refused", "Unreachable", "check_api_key", "check_url", "reason"]
+def _retry_after(value: str) -> float:
+    """Seconds, of either form of RFC 9110, section 10.2.3; 0 for what is neither."""
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return 0.0
+
+
+__all__ = [
+    "PAGE",
+    "PublishingApi",
+    "PublishingError",
+    "Refused",
+    "Unreachable",
+    "check_api_key",
+    "check_url",
+    "reason",
+    "shown_url",
+]

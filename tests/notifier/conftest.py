@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from automoderate import _delivery as delivery_module
+from automoderate.notifier import WebSocketNotifier, http_publisher
 
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried again is tried again soon."""
-    monkeypatch.setattr(delivery_module, "_BACK_OFF", (0.001, 0.01))
+    monkeypatch.setattr(http_publisher, "BACK_OFF", (0.001, 0.01))
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., WebSocketNotifier]]:
+    """Make notifiers, and close them."""
+    made: list[WebSocketNotifier] = []
+
+    def make(**options: Any) -> WebSocketNotifier:
+        made.append(WebSocketNotifier(**{"timeout": 60, **options}))
+        return made[-1]
+
+    yield make
+    for notifier in made:
+        notifier.close(0)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock of what goes over HTTP: one number, which only the test changes."""
+    now = [0.0]
+    monkeypatch.setattr(http_publisher, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now

@@ -13,10 +13,11 @@ from typing import Any
 import anyio
 import pytest
 import trio
-from notifier_kit import CONTENT, Here, counters
 
 from automoderate import notifier as notifier_module
 from automoderate.notifier import AsyncWebSocketNotifier
+from kits import PATIENCE
+from kits.notifiers import CONTENT, Here, counters
 
 Main = Callable[[], Awaitable[None]]
 Run = Callable[[Main], None]
@@ -103,7 +104,7 @@ def test_it_is_told_when_the_server_has_answered_and_not_before(run: Run) -> Non
 
 def test_odd_calls_never_raise(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Here):
-        def logged_out(self, user_id: str) -> Any:
+        def logged_out(self, _user_id: str) -> Any:
             raise RuntimeError("no loop")
 
     async def main() -> None:
@@ -120,7 +121,7 @@ def test_odd_calls_never_raise(run: Run, caplog: pytest.LogCaptureFixture) -> No
 
 def test_a_logout_over_http_is_refused_at_once(run: Run, scripted_api: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        async with AsyncWebSocketNotifier(url=scripted_api.url, api_key="am_key") as notifier:
+        async with AsyncWebSocketNotifier(url=scripted_api.url, api_key="am_key", timeout=PATIENCE) as notifier:
             assert not await notifier.logged_out("u")
             assert counters(notifier) == (0, 0, 1)
 
@@ -144,7 +145,8 @@ def test_a_full_queue_drops_and_says_so(run: Run) -> None:
 
 def test_who_awaits_each_update_never_fills_the_queue(run: Run, scripted_api: Any) -> None:
     async def main() -> None:
-        async with AsyncWebSocketNotifier(url=scripted_api.url, api_key="am_key", queue_size=1) as notifier:
+        options = {"url": scripted_api.url, "api_key": "am_key", "timeout": PATIENCE, "queue_size": 1}
+        async with AsyncWebSocketNotifier(**options) as notifier:
             for number in range(20):
                 assert await notifier.send_stats_update("p", {"number": number})
             assert counters(notifier) == (20, 0, 0)
@@ -158,7 +160,7 @@ def test_concurrent_calls_leave_in_their_order(run: Run, scripted_api: Any) -> N
 
     async def main() -> None:
         async with (
-            AsyncWebSocketNotifier(url=scripted_api.url, api_key="am_key") as notifier,
+            AsyncWebSocketNotifier(url=scripted_api.url, api_key="am_key", timeout=PATIENCE) as notifier,
             anyio.create_task_group() as tasks,
         ):
             for number in range(40):
@@ -166,12 +168,11 @@ def test_concurrent_calls_leave_in_their_order(run: Run, scripted_api: Any) -> N
         assert counters(notifier) == (40, 0, 0)
 
     run(main)
-    numbers = [posted.body["data"]["number"] for posted in scripted_api.requests]
-    assert numbers == [0, 0, *range(40)]
+    assert [event["data"]["number"] for event in scripted_api.published] == [*range(40)]
 
 
 def test_several_loops_share_one_notifier(scripted_api: Any) -> None:
-    notifier = AsyncWebSocketNotifier(url=scripted_api.url, api_key="am_key")
+    notifier = AsyncWebSocketNotifier(url=scripted_api.url, api_key="am_key", timeout=PATIENCE)
 
     async def send() -> list[bool]:
         return [await notifier.send_stats_update("p", {}) for _ in range(20)]
@@ -265,7 +266,7 @@ def test_the_loop_goes_on_while_it_is_closed(run: Run, scripted_api: Any) -> Non
     scripted_api.held.clear()
 
     async def main() -> None:
-        notifier = AsyncWebSocketNotifier(url=scripted_api.url, api_key="am_key")
+        notifier = AsyncWebSocketNotifier(url=scripted_api.url, api_key="am_key", timeout=PATIENCE)
         told: list[bool] = []
 
         async def send() -> None:
@@ -278,7 +279,7 @@ def test_the_loop_goes_on_while_it_is_closed(run: Run, scripted_api: Any) -> Non
             tasks.start_soon(send)
             await until(lambda: scripted_api.requests)
             tasks.start_soon(close)
-            await until(lambda: notifier._closed)
+            await until(closing_threads)
             assert told == []
             scripted_api.held.set()  # only a loop that runs gets here
         assert told == [True, True]
@@ -288,7 +289,7 @@ def test_the_loop_goes_on_while_it_is_closed(run: Run, scripted_api: Any) -> Non
 
 def test_the_block_ends_when_what_is_queued_was_sent(run: Run, scripted_api: Any) -> None:
     async def main() -> None:
-        async with AsyncWebSocketNotifier(url=scripted_api.url, api_key="am_key") as notifier:
+        async with AsyncWebSocketNotifier(url=scripted_api.url, api_key="am_key", timeout=PATIENCE) as notifier:
             said = [notifier.send_stats_update("p", {"number": number}) for number in range(20)]
         assert counters(notifier) == (20, 0, 0)
         assert [await each for each in said] == [True] * 20
@@ -303,7 +304,7 @@ def test_a_cancelled_block_sends_its_last_updates(run: Run, scripted_api: Any) -
     scripted_api.held.clear()
 
     async def main() -> None:
-        notifier = AsyncWebSocketNotifier(url=scripted_api.url, api_key="am_key")
+        notifier = AsyncWebSocketNotifier(url=scripted_api.url, api_key="am_key", timeout=PATIENCE)
 
         async def pipeline() -> None:
             async with notifier:
@@ -314,7 +315,7 @@ def test_a_cancelled_block_sends_its_last_updates(run: Run, scripted_api: Any) -
             await until(lambda: scripted_api.requests)
             tasks.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):
-                await until(lambda: notifier._closed)
+                await until(closing_threads)
                 scripted_api.held.set()
         assert counters(notifier) == (1, 0, 0)
 
@@ -349,7 +350,7 @@ def test_a_cancelled_close_goes_on_by_itself(run: Run, scripted_api: Any) -> Non
     scripted_api.held.clear()
 
     async def main() -> None:
-        notifier = AsyncWebSocketNotifier(url=scripted_api.url, api_key="am_key")
+        notifier = AsyncWebSocketNotifier(url=scripted_api.url, api_key="am_key", timeout=PATIENCE)
         said = notifier.send_stats_update("p", {})
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(notifier.close, 60)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
 import requests
 
-from automoderate.publishing import PublishingApi, PublishingError, Refused, Unreachable, reason
+from automoderate.notifier.http import PublishingApi, PublishingError, Refused, Unreachable, reason
 
 
 @pytest.mark.parametrize(
@@ -25,7 +27,7 @@ from automoderate.publishing import PublishingApi, PublishingError, Refused, Unr
 def test_a_refusal_says_what_is_wrong(scripted_api: Any, status: int, said: Any, message: str) -> None:
     scripted_api.answers = [(status, said)]
     with PublishingApi(scripted_api.url, timeout=60) as api, pytest.raises(Refused, match=message) as refused:
-        api.publish("p", "am_key", "stats_update", {})
+        api.publish("p", "stats_update", {}, "am_key")
     assert refused.value.status == status
     assert len(scripted_api.requests) == 1
 
@@ -34,7 +36,7 @@ def test_a_refusal_says_what_is_wrong(scripted_api: Any, status: int, said: Any,
 def test_no_api_anywhere(scripted_api: Any, suffix: str) -> None:
     scripted_api.missing = "/"
     with PublishingApi(scripted_api.url + suffix) as api, pytest.raises(Refused, match="no publishing API"):
-        api.publish("p", "am_key", "stats_update", {})
+        api.publish("p", "stats_update", {}, "am_key")
     assert [posted.path for posted in scripted_api.requests][-1] == "/realtime/api/projects/p/events"
     assert len(scripted_api.requests) == (1 if suffix else 2)
 
@@ -44,10 +46,44 @@ def test_what_is_worth_another_try(status: int, temporary: bool) -> None:
     assert Refused("", status).temporary is temporary
 
 
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("3", 3.0),
+        ("0", 0.0),
+        ("-1", 0.0),
+        ("soon", 0.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", 0.0),
+    ],
+)
+def test_how_much_later_the_server_wants_it(scripted_api: Any, value: str, seconds: float) -> None:
+    scripted_api.answers = [(429, "", {"Retry-After": value})]
+    with PublishingApi(scripted_api.url, timeout=60) as api, pytest.raises(Refused) as refused:
+        api.publish("p", "stats_update", {}, "am_key")
+    assert refused.value.retry_after == seconds
+
+
+def test_how_much_later_a_date_is(scripted_api: Any) -> None:
+    tomorrow = format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True)
+    scripted_api.answers = [(429, "", {"Retry-After": tomorrow})]
+    with PublishingApi(scripted_api.url, timeout=60) as api, pytest.raises(Refused) as refused:
+        api.publish("p", "stats_update", {}, "am_key")
+    assert refused.value.retry_after == pytest.approx(86_400.0, abs=600)
+
+
+@pytest.mark.parametrize(("said", "event"), [({"event": 3}, 3), ({"event": "3"}, None), ({}, None), ("no", None)])
+def test_which_of_several_events_was_refused(scripted_api: Any, said: Any, event: int | None) -> None:
+    scripted_api.answers = [(400, {"error": said})]
+    with PublishingApi(scripted_api.url, timeout=60) as api, pytest.raises(Refused) as refused:
+        api.publish_all("p", [b"{}", b"{}", b"{}"], "am_key")
+    assert refused.value.event == event
+
+
 def test_nobody_listens(closed_port: int) -> None:
     message = f"cannot reach http://127.0.0.1:{closed_port}: Connection refused"
     with PublishingApi(f"http://127.0.0.1:{closed_port}/") as api, pytest.raises(Unreachable, match=message):
-        api.publish("p", "am_key", "stats_update", {})
+        api.publish("p", "stats_update", {}, "am_key")
 
 
 def test_an_answer_that_does_not_come(scripted_api: Any) -> None:
@@ -59,7 +95,7 @@ def test_an_answer_that_does_not_come(scripted_api: Any) -> None:
 def test_an_answer_that_breaks_off(scripted_api: Any) -> None:
     scripted_api.answers = [None]
     with PublishingApi(scripted_api.url, timeout=60) as api, pytest.raises(PublishingError, match="without response"):
-        api.publish("p", "am_key", "stats_update", {})
+        api.publish("p", "stats_update", {}, "am_key")
 
 
 def test_an_error_without_words() -> None:
