@@ -24,7 +24,7 @@ from automoderate.realtime import Realtime
 
 __all__ = ["RoomManager", "take_over"]
 
-log = logging.getLogger("automoderate.mounted")
+log = logging.getLogger("automoderate.integrations.flask_socketio")
 
 NAMESPACE = "/"
 PATH = "/socket.io"
@@ -44,7 +44,7 @@ def take_over(app: Flask, realtime: Realtime, channel: str | None = None) -> Non
     server.manager = RoomManager(realtime)
     server.manager.set_server(server)
     # Requests run in real threads here. Greenlets, which Flask-SocketIO chooses where eventlet or gevent is merely
-    # installed, would wait in such a thread for a hub that nobody runs.
+    # installed, would wait in such a thread for a hub that does not run.
     threads = engineio.Server(async_mode="threading", monitor_clients=False)
     server.start_background_task, server.sleep = threads.start_background_task, threads.sleep
     # Its Engine.IO answers everything below its path, and ours just the path itself.
@@ -83,7 +83,9 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]
             self._tell_once(event, "an update is one object (a dict)")
         else:
             if callback is not None:
-                self._tell_once(f"the callback for {event}", "nobody in a room is asked for an acknowledgement")
+                self._tell_once(
+                    f"the callback for {event}", "the clients in a room are not asked for an acknowledgement"
+                )
             self._publish(projects, event, data)
         super().emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback, to=to, **kwargs)
 
@@ -95,7 +97,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]
         return own
 
     def close_room(self, room: str, namespace: str) -> None:
-        """Look up again, at once, who may be in the project's room; whoever may, stays."""
+        """Look up again, at once, who may be in the project's room: users who may, stay."""
         super().close_room(room, namespace)
         for project_id in projects_in(room) if namespace == NAMESPACE else ():
             future = self._realtime.access_changed(project_id=project_id)
@@ -109,7 +111,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]
                 future = self._realtime.publish(project_id, event, copy)
                 future.add_done_callback(partial(self._done, event))
         except Exception:
-            log.exception("%r was not published", event)
+            log.exception("%r was not published", event, extra={"event": "emit_failed"})
 
     def _done(self, what: str, future: Future[Any]) -> None:
         error = future.exception()
@@ -119,19 +121,24 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]
     def _tell_once(self, what: str, reason: str) -> None:
         if reason not in self._told:
             self._told.add(reason)
-            log.warning("%r of the mounted application has no effect: %s; this is not said again", what, reason)
+            log.warning(
+                "%r of the mounted application has no effect: %s; this is not said again", what, reason,
+                extra={"event": "emit_without_effect", "reason": reason},
+            )  # fmt: skip
 
 
 def _check_queue(queue: socketio.PubSubManager, channel: str | None) -> None:
-    """Say what keeps that which other processes emit through the application's message queue from reaching anybody."""
+    """Say why what other processes emit through the application's message queue does not reach our clients."""
     if not isinstance(queue, socketio.RedisManager):
         log.warning(
             "the application's message queue is not read, as it is no Redis: what other processes emit through it "
-            "reaches nobody; let them publish with WebSocketNotifier"
+            "reaches no client; let them publish with WebSocketNotifier",
+            extra={"event": "queue_not_read", "reason": "no Redis"},
         )
     elif queue.channel != channel:
         log.warning(
-            "the application's message queue is not read: what other processes emit through it reaches nobody; "
+            "the application's message queue is not read: what other processes emit through it reaches no client; "
             "start with --redis-channel %s, and that Redis as --redis-url",
             queue.channel,
+            extra={"event": "queue_not_read", "reason": "another channel"},
         )

@@ -1,21 +1,29 @@
-"""The whole server in a process of its own with the application of ``mounted_site`` mounted."""
+"""The rules on servers of python-socketio, and the whole server with an application of Flask-SocketIO mounted."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from automoderate import adapters
 from automoderate.directory import accounts
+from kits.attached_servers import KINDS, World, running_world
+from kits.flask_socketio_site import Site, running_site
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "clients"))
-sys.path.insert(0, str(Path(__file__).parent.parent / "redis"))
-sys.path.insert(0, str(Path(__file__).parent))
 
-from mounted_kit import Site, running_site
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """One kind of python-socketio's servers."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def world(kind: str) -> Iterator[World]:
+    """A server of that kind with the rules attached."""
+    with running_world(kind) as world:
+        yield world
 
 
 @pytest.fixture(scope="module", params=adapters.names())
@@ -30,5 +38,4 @@ def site(running: Site) -> Iterator[Site]:
     """The server, with bob a member again; the clients of the test leave at its end."""
     accounts.add_member(running.database, running.project, running.users["bob"])
     yield running
-    while running.clients:
-        running.clients.pop().close()
+    running.clients.close()

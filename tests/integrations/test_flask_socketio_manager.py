@@ -11,7 +11,7 @@ import flask_socketio
 import pytest
 import socketio
 
-from automoderate.mounted import take_over
+from automoderate.integrations.flask_socketio import take_over
 from automoderate.realtime import Realtime
 
 
@@ -22,7 +22,7 @@ class Recorder(Realtime):
         super().__init__()
         self.calls: list[tuple[Any, ...]] = []
 
-    def publish(self, project_id: str, event: str, data: Mapping[str, Any]) -> Future[str]:
+    def publish(self, project_id: str, event: str, data: Mapping[str, Any], _trace: str | None = None) -> Future[str]:
         self.calls.append((project_id, event, data))
         future: Future[str] = Future()
         future.set_result("1-0")

@@ -8,11 +8,11 @@ from pathlib import Path
 import flask_socketio
 import pytest
 import requests
-from live_server import until
-from mounted_kit import PATIENCE, Site, running_site
-from redis_kit import RedisServer, disconnect
 
 from automoderate import adapters
+from kits import PATIENCE, until
+from kits.flask_socketio_site import Site, running_site
+from kits.redis_server import RedisServer, disconnect
 
 
 @pytest.fixture
@@ -28,16 +28,16 @@ def site(request: pytest.FixtureRequest, server: RedisServer, tmp_path: Path) ->
     with running_site(tmp_path, request.param, *flags, MESSAGE_QUEUE=server.url) as site:
         until(lambda: requests.get(f"{site.url}/realtime/readyz", timeout=PATIENCE).status_code == 200)
         yield site
-        while site.clients:
-            site.clients.pop().close()
+        site.clients.close()
 
 
 def test_what_it_and_others_emit_arrives_once(site: Site, server: RedisServer) -> None:
-    alice = site.watch(site.login("alice"), ["websocket"])
+    alice = site.watch(site.login("alice"))
     worker = flask_socketio.SocketIO(message_queue=server.url, async_mode="threading")
     site.post(f"/moderate/{site.project}/application?count=20")
     for number in range(20):
-        worker.emit("moderation_update", {"source": "worker", "number": number}, to=f"project_{site.project}")
+        data = {"project_id": site.project, "source": "worker", "number": number}
+        worker.emit("moderation_update", data, to=f"project_{site.project}")
     worker.emit("stats_update", {"source": "worker"}, to=f"project_{site.project}")
     disconnect(worker.server.manager)
     alice.wait("stats_update")

@@ -13,20 +13,18 @@ from pathlib import Path
 
 import pytest
 import requests
-from attach_kit import PATIENCE
-from client_kit import AsyncPythonClient
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-GREENLETS = str(Path(__file__).parent / "greenlet_site.py")
+from kits import PATIENCE, PYTHONPATH
+from kits.real_clients import Clients
 
 
 @contextmanager
 def program(name: str, argument: str, log_file: Path) -> Iterator[str]:
     """A running example: its address."""
-    environment = os.environ | {"PASSWORD": "correct horse", "PYTHONPATH": str(EXAMPLES)}
+    environment = os.environ | {"PASSWORD": "correct horse", "PYTHONPATH": PYTHONPATH}
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, EXAMPLES / name, argument],
+            [sys.executable, "-m", name, argument],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
         )  # fmt: skip
     try:
@@ -41,15 +39,8 @@ def program(name: str, argument: str, log_file: Path) -> Iterator[str]:
         process.wait(PATIENCE)
 
 
-@contextmanager
-def client(url: str, browser: requests.Session) -> Iterator[AsyncPythonClient]:
-    cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
-    made = AsyncPythonClient(url, cookie or None, ["websocket"])
-    try:
-        made.connect()
-        yield made
-    finally:
-        made.close()
+def cookie(browser: requests.Session) -> str | None:
+    return "; ".join(f"{name}={value}" for name, value in browser.cookies.items()) or None
 
 
 def log_in(url: str, username: str, password: str = "correct horse") -> requests.Session:
@@ -63,11 +54,11 @@ def log_in(url: str, username: str, password: str = "correct horse") -> requests
 @pytest.mark.parametrize(
     ("name", "argument"),
     [
-        ("attach_starlette.py", "0"),
-        ("attach_threads.py", "0"),
-        ("attach_flask_socketio.py", "0"),
-        (GREENLETS, "eventlet"),
-        (GREENLETS, "gevent"),
+        ("attach_starlette", "0"),
+        ("attach_threads", "0"),
+        ("attach_flask_socketio", "0"),
+        ("kits.greenlet_app", "eventlet"),
+        ("kits.greenlet_app", "gevent"),
     ],
     ids=["starlette", "threads", "flask-socketio", "eventlet", "gevent"],
 )
@@ -77,16 +68,19 @@ def test_an_example_runs(name: str, argument: str, tmp_path: Path) -> None:
         projects = browser.get(f"{url}/projects", timeout=PATIENCE)
         project = projects.json()[0] if projects.ok else "forum"
         assert requests.post(f"{url}/updates/{project}", json={}, timeout=PATIENCE).status_code == 403
-        with client(url, browser) as alice, client(url, log_in(url, "alice", "wrong")) as nobody:
-            alice.wait("connected")
+        with Clients("echo") as client:
+            alice, nobody = client(url, cookie(browser)), client(url, cookie(log_in(url, "alice", "wrong")))
+            alice.welcomed()
+            nobody.connect()
             assert alice.call("join_project", {"project_id": project})["room"] == f"project_{project}"
-            answer = browser.post(f"{url}/updates/{project}", json={"status": "approved"}, timeout=PATIENCE)
+            update = {"project_id": project, "status": "approved"}
+            answer = browser.post(f"{url}/updates/{project}", json=update, timeout=PATIENCE)
             assert answer.status_code == 202
-            assert alice.wait("moderation_update") == {"status": "approved", **answer.json()}
+            assert alice.wait("moderation_update") == {**update, **answer.json()}
             assert alice.call("join_project", {"project_id": "none"})["error"]["code"] == "project_not_found"
             assert alice.call("echo", "the application's own") == "the application's own"
             assert nobody.wait("error")["code"] == "authentication_required"
             assert nobody.wait("disconnect") == "server disconnect"
-            if name == "attach_flask_socketio.py":
+            if name == "attach_flask_socketio":
                 browser.post(f"{url}/logout", timeout=PATIENCE)
                 assert alice.wait("disconnect") == "server disconnect"
