@@ -1,19 +1,22 @@
-"""The contract over real sockets: every test runs once for every adapter."""
+"""The contract over real sockets.
+
+The whole contract is run on one runtime, that of ``--adapter``. The rows that a runtime could break are marked
+``every_runtime`` and run on each: connecting, joining, receiving, acknowledging, coming back, limits and every kind of
+end, on each transport. What the other rows say is decided above the adapter, in code that no runtime has a part in.
+"""
 
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from contract_client import TRANSPORTS, Client, TransportName
-from contract_site import KINDS, Site, World, until
+from kits import until
+from kits.complaints import complaints
+from kits.contract_client import TRANSPORTS, Client, TransportName
+from kits.contract_site import KINDS, Site, World
 
 Sites = Callable[..., Site]
 Connect = Callable[..., Client]
@@ -27,7 +30,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     world.database.close()
 
 
-@pytest.fixture(scope="session", params=KINDS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "kind" in metafunc.fixturenames:
+        everywhere = metafunc.definition.get_closest_marker("every_runtime") is not None
+        one = metafunc.config.getoption("--adapter")
+        kinds = KINDS if everywhere and not metafunc.config.getoption("--one-runtime") else (one,)
+        metafunc.parametrize("kind", kinds, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def kind(request: pytest.FixtureRequest) -> str:
     """The adapter that serves."""
     name: str = request.param
@@ -100,20 +111,13 @@ def connect(caplog: pytest.LogCaptureFixture) -> Iterator[Connect]:
         yield begin
         for _, client in clients:
             client.wire.close()
-        for site in {site for site, _ in clients if site.thread.is_alive()}:
+        for site in {site for site, _ in clients if site.server.running}:
             until(lambda site=site: is_empty(site.stats()), "the server forgets its clients")  # type: ignore[misc]
-    assert not [record.getMessage() for record in caplog.get_records("call") if is_complaint(record)]
+    assert complaints(caplog) == []
 
 
 def is_empty(stats: dict[str, float]) -> bool:
     return not any(stats[name] for name in ("sessions", "users", "rooms", "memberships", "jobs"))
-
-
-def is_complaint(record: logging.LogRecord) -> bool:
-    """Whether an event loop or an adapter says that something went wrong."""
-    if record.name in ("asyncio", "trio", "eventlet") and record.getMessage() != "socket.send() raised exception.":
-        return record.levelno >= logging.WARNING
-    return record.name.startswith("automoderate.adapters") and record.levelno >= logging.ERROR
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import requests
-from contract_client import PATIENCE, Client, TransportName
-from contract_site import SECRET, Site, World, until
 
-from automoderate.dashboard.services import CONTROL_SUBJECT, control_serializer
+from automoderate import control
 from automoderate.directory import accounts
 from automoderate.notifier import WebSocketNotifier
+from kits import PATIENCE, until
+from kits.contract_client import Client, TransportName
+from kits.contract_site import SECRET, Site, World
 
 AUTHENTICATION_REQUIRED = {"message": "Authentication required", "code": "authentication_required"}
 ACCESS_DENIED = {"message": "Access denied - you are not a member of this project", "code": "access_denied"}
@@ -28,7 +29,7 @@ def in_process(site: Site, user: str | None, project: str | None) -> None:
 
 def over_http(site: Site, user: str | None, project: str | None) -> None:
     """As the command line does."""
-    token = control_serializer(SECRET).dumps(CONTROL_SUBJECT)
+    token = control.sign(SECRET)
     change = {name: value for name, value in (("user_id", user), ("project_id", project)) if value is not None}
     answer = site.http("POST", "/api/access-changes", json.dumps(change), Authorization=f"Bearer {token}")
     assert answer.status == 202, answer
@@ -81,6 +82,7 @@ def witness(site: Site, connect: Any, alice: str, shared: str) -> Client:
     return witness
 
 
+@pytest.mark.every_runtime
 def test_removal_from_a_project(
     site: Site, client: Client, witness: Client, world: World, member: str, shared: str, announce: Announce
 ) -> None:
@@ -119,9 +121,7 @@ def test_deactivation_of_a_user(
     assert [data["n"] for _, data in witness.settle()] == [1]
 
 
-def test_removal_of_a_user(
-    site: Site, client: Client, world: World, member: str, shared: str, announce: Announce
-) -> None:
+def test_removal_of_a_user(site: Site, client: Client, world: World, member: str, announce: Announce) -> None:
     accounts.remove_user(world.database, member)
     announce(site, member, None)
     assert client.rest() == [("error", AUTHENTICATION_REQUIRED), ("disconnect", None)]
@@ -147,18 +147,20 @@ class TestAnnounced:
     def announce(self) -> Announce:
         return in_process
 
-    def test_logout(self, site: Site, client: Client, witness: Client, connect: Any, member: str, shared: str) -> None:
+    @pytest.mark.every_runtime
+    def test_logout(self, site: Site, client: Client, witness: Client, member: str, shared: str) -> None:
         site.assembly.realtime.logged_out(member).result(PATIENCE)
         site.publish(shared, 1)
         assert client.rest() == [("error", AUTHENTICATION_REQUIRED), ("disconnect", None)]
         assert [data["n"] for _, data in witness.settle()] == [1]
 
     def test_logout_over_http(self, site: Site, client: Client, member: str) -> None:
-        token = control_serializer(SECRET).dumps(CONTROL_SUBJECT)
+        token = control.sign(SECRET)
         body = json.dumps({"user_id": member, "logged_out": True})
         assert site.http("POST", "/api/access-changes", body, Authorization=f"Bearer {token}").status == 202
         assert client.rest() == [("error", AUTHENTICATION_REQUIRED), ("disconnect", None)]
 
+    @pytest.mark.every_runtime
     def test_logging_out_of_the_dashboard(self, site: Site, world: World, connect: Any, shared: str) -> None:
         """From the form to the end of the live session, with the cookie that the dashboard itself has set."""
         user = world.user()
@@ -228,13 +230,83 @@ class TestAnnounced:
             assert client.expect("error") == {**ACCESS_DENIED, "project_id": shared}
         assert client.settle() == []
 
-    def test_a_database_that_is_away_throws_nobody_out(
-        self, site: Site, client: Client, member: str, shared: str
+    def test_a_database_that_is_away_throws_nobody_out_and_lets_nobody_see_more(
+        self, site: Site, connect: Any, member: str, shared: str
     ) -> None:
+        client = connect(site, member, "websocket")
+        client.call("join_project", {"project_id": shared})
         with site.directory.held("recheck", RuntimeError("away")) as gate:
             in_process(site, member, shared)
             gate.wait()
             gate.opened.set()
             until(lambda: site.stats()["jobs"] == 0, "the re-check fails")
+        del client.items[:]
         site.publish(shared, 1)
-        assert [data["n"] for _, data in client.settle()] == [1]
+        assert client.settle() == []
+        assert client.expect("moderation_update")["n"] == 1, "it is tried again after some seconds"
+
+
+class TestFromTheAnnouncementOn:
+    """Nothing that is published after an announcement goes to a session before the directory has answered."""
+
+    @pytest.fixture
+    def site(self, sites: Any) -> Site:
+        site: Site = sites(auth_grace=0.05, recheck_interval=3600)
+        return site
+
+    @pytest.mark.parametrize("stays", [True, False])
+    def test_a_member(
+        self, site: Site, client: Client, witness: Client, world: World, member: str, shared: str, stays: bool
+    ) -> None:
+        site.publish(shared, 1)
+        if not stays:
+            accounts.remove_member(world.database, shared, member)
+        with site.directory.held("recheck") as gate:
+            in_process(site, member, shared)
+            gate.wait()
+            site.publish(shared, 2)
+            assert [data["n"] for _, data in client.settle()] == [1]
+            assert [data["n"] for _, data in witness.settle()] == [1, 2]
+        if stays:
+            assert client.expect("moderation_update")["n"] == 2
+        else:
+            assert client.expect("error") == {**ACCESS_DENIED, "project_id": shared}
+        site.publish(shared, 3)
+        assert [data["n"] for _, data in client.settle()] == ([3] if stays else [])
+
+    @pytest.mark.parametrize("stays", [True, False])
+    def test_in_mid_catch_up(
+        self, site: Site, connect: Any, world: World, member: str, shared: str, transport: TransportName, stays: bool
+    ) -> None:
+        first = site.publish(shared, 1)
+        site.publish(shared, 2)
+        client = connect(site, member, transport)
+        client.expect("connected")
+        with site.directory.held() as gate:
+            client.request("join_project", {"project_id": shared, "last_event_id": first})
+            gate.wait()
+            if not stays:
+                accounts.remove_member(world.database, shared, member)
+            in_process(site, member, shared)
+            gate.wait()
+        if stays:
+            assert client.expect("moderation_update")["n"] == 2
+            assert client.expect("joined_project")["recovered"] is True
+        else:
+            assert client.expect("error") == {**ACCESS_DENIED, "project_id": shared}
+        assert [name for name, _ in client.settle()] == ["ack"]
+
+    def test_with_a_full_queue_that_the_member_does_not_read(
+        self, site: Site, client: Client, world: World, member: str, shared: str
+    ) -> None:
+        for number in range(100):
+            site.assembly.realtime.publish(
+                shared, "moderation_update", {"project_id": shared, "n": number, "text": "x" * 5000}
+            )
+        accounts.remove_member(world.database, shared, member)
+        in_process(site, member, shared)
+        for number in range(100, 110):
+            site.publish(shared, number)
+        client.until("error")
+        assert [data["n"] for data in client.events("moderation_update")] == list(range(100))
+        assert client.settle() == []

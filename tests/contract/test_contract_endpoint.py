@@ -6,17 +6,20 @@ import json
 from typing import Any
 
 import pytest
-from contract_client import PATIENCE, TRANSPORTS, Http, Polling, Refused, TransportName, WebSocket, target, websocket
-from contract_site import Site, until
 from websockets.exceptions import ConnectionClosed
 
 from automoderate.settings import Settings
+from kits import PATIENCE, until
+from kits.contract_client import TRANSPORTS, Http, Polling, Refused, TransportName, WebSocket, target, websocket
+from kits.contract_site import Site
+
+pytestmark = pytest.mark.every_runtime
 
 
 def test_the_defaults() -> None:
     """The numbers that the contract names; what each of them does is tested with smaller ones."""
     settings = Settings()
-    assert (settings.host, settings.port) == ("127.0.0.1", 6217)
+    assert (settings.host, settings.port) == (("127.0.0.1",), 6217)
     assert (settings.auth_grace, settings.check_timeout, settings.recheck_interval) == (1, 10, 60)
     assert (settings.max_rooms, settings.max_events_per_minute) == (50, 100)
     assert settings.max_connections_per_minute == 300
@@ -152,18 +155,36 @@ class TestEnds:
         client.expect("connected")
         client.wire.getter.start("GET", target("polling", client.wire.sid))
         site.handle.stop()
-        assert client.wire.getter.finish().text.split("\x1e")[0] == "1"
+        assert client.wire.getter.finish().text == "1\x1ex"
         client.wire.close()
 
-    def test_a_server_that_leaves_closes_websockets_properly(self, own_site: Any, world: Any, alice: str) -> None:
+    def test_a_server_that_leaves_says_no_farewell_on_websockets(self, own_site: Any, world: Any, alice: str) -> None:
+        """A close frame keeps the C++ client away for good; without one the connection still ends properly."""
         site = own_site()
         socket = websocket(site.address, {"Cookie": world.cookie(alice)})
         socket.recv(PATIENCE)
         site.handle.stop()
         with pytest.raises(ConnectionClosed) as closed:
             socket.recv(PATIENCE)
-        assert closed.value.rcvd is not None
+        assert closed.value.rcvd is None
+        assert isinstance(closed.value.__cause__, EOFError), "and not by a reset"
         socket.close()
+
+    def test_what_ends_on_purpose_ends_with_a_close_frame(self, sites: Any) -> None:
+        socket = websocket(sites(auth_grace=0.05).address, {})
+        socket.send("40")
+        assert [str(message)[:2] for message in socket] == ["0{", "40", "42", "41"]
+        assert socket.close_code == 1000
+
+    def test_by_long_polling_a_lone_close_packet_says_so(self, sites: Any) -> None:
+        """python-engineio's clients take it as an order not to come back, and ``1``, U+001E, ``x`` as a failure."""
+        wire = Polling(sites(auth_grace=0.05).address, {})
+        wire.send("40")
+        said = []
+        while (answer := wire.getter.request("GET", target("polling", wire.sid))).status == 200:
+            said += answer.text.split("\x1e")
+        assert [packet[:2] for packet in said] == ["40", "42", "41", "1"]
+        wire.close()
 
     def test_a_server_that_leaves_takes_nobody_new(self, own_site: Any) -> None:
         site = own_site()

@@ -8,12 +8,12 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from contract_client import TRANSPORTS, Http, Refused, TransportName, target, websocket
-from contract_site import Site, World, cookie, signing_application
 from flask import Flask
 from itsdangerous import TimestampSigner
 
 from automoderate.directory import accounts
+from kits.contract_client import TRANSPORTS, Http, Refused, TransportName, target, websocket
+from kits.contract_site import Site, World, cookie, signing_application
 
 AUTHENTICATION_REQUIRED = {"message": "Authentication required", "code": "authentication_required"}
 LIFETIME = 31 * 86_400
@@ -67,6 +67,7 @@ CASES = (
 
 
 class TestCookies:
+    @pytest.mark.every_runtime
     def test_a_good_one_is_welcomed(self, site: Site, connect: Any, alice: str, transport: TransportName) -> None:
         client = connect(site, alice, transport)
         assert client.settle() == [("connected", {"message": "Connected to AutoModerate"})]
@@ -115,6 +116,7 @@ class TestCookies:
         client.until("ack")
         assert patient.stats()["memberships"] == 0
 
+    @pytest.mark.every_runtime
     def test_events_sent_before_the_visitor_is_known_are_served_afterwards(
         self, site: Site, connect: Any, alice: str, project: str, transport: TransportName
     ) -> None:
@@ -168,7 +170,7 @@ class TestNothingElseAuthenticates:
 
 class TestWhoTheyAreNow:
     def test_the_user_is_looked_up_again_at_every_join(
-        self, hasty: Site, connect: Any, world: World, project: str, alice: str, transport: TransportName
+        self, hasty: Site, connect: Any, world: World, project: str, transport: TransportName
     ) -> None:
         user = world.user()
         accounts.add_member(world.database, project, user)
@@ -181,6 +183,7 @@ class TestWhoTheyAreNow:
         assert ("error", error) in client.rest()
         assert client.ended() == "io server disconnect"
 
+    @pytest.mark.every_runtime
     def test_a_lookup_that_fails_drops_the_transport_so_that_the_client_returns(
         self, hasty: Site, connect: Any, alice: str, first_transport: TransportName
     ) -> None:
@@ -188,11 +191,13 @@ class TestWhoTheyAreNow:
             client = connect(hasty, alice, first_transport)
             assert client.rest() == [("error", {"message": "Server error occurred", "code": "server_error"})]
 
+    @pytest.mark.every_runtime
     def test_a_lookup_that_takes_too_long(
-        self, hasty: Site, connect: Any, alice: str, first_transport: TransportName
+        self, sites: Any, connect: Any, alice: str, first_transport: TransportName
     ) -> None:
-        with hasty.directory.held("identify"), hasty.check_timeout(0.05):
-            client = connect(hasty, alice, first_transport)
+        site = sites(auth_grace=0.05, check_timeout=0.05)
+        with site.directory.held("identify"):
+            client = connect(site, alice, first_transport)
             assert client.rest() == [("error", {"message": "Server timeout - please try again", "code": "timeout"})]
 
 
@@ -208,6 +213,7 @@ class TestWhoseSession:
             {"Cookie": world.cookie("nobody-at-all")},
         ]
 
+    @pytest.mark.every_runtime
     @pytest.mark.parametrize("way", ["poll", "post", "upgrade"])
     def test_anybody_else_gets_403_and_changes_nothing(
         self, site: Site, connect: Any, alice: str, project: str, thieves: list[dict[str, str]], way: str
@@ -244,6 +250,7 @@ class TestWhoseSession:
                 assert self.attempt(site, owner.wire.sid, thief, way) in (400, 403)
         assert owner.settle() == []
 
+    @pytest.mark.every_runtime
     @pytest.mark.parametrize("way", ["poll", "post", "upgrade"])
     def test_the_owner_with_a_renewed_cookie_goes_on(
         self, site: Site, connect: Any, world: World, alice: str, project: str, way: str

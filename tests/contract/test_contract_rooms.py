@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from contract_client import Client, TransportName
-from contract_site import Site, until
+
+from kits import until
+from kits.contract_client import Client, TransportName
+from kits.contract_site import Site
 
 
 @pytest.fixture
@@ -20,6 +22,7 @@ def joined(project: str) -> dict[str, str]:
     return {"project_id": project, "room": f"project_{project}"}
 
 
+@pytest.mark.every_runtime
 def test_join_answers_the_event_and_the_acknowledgement(client: Client, project: str) -> None:
     answer = client.call("join_project", {"project_id": project})
     assert answer.items() >= joined(project).items()
@@ -32,6 +35,7 @@ def test_join_without_an_acknowledgement_answers_the_event_alone(client: Client,
     assert client.settle() == []
 
 
+@pytest.mark.every_runtime
 def test_leave_answers_both_ways(client: Client, project: str) -> None:
     client.call("join_project", {"project_id": project})
     del client.items[:]
@@ -73,6 +77,7 @@ def test_leaving_a_room_one_is_not_in(client: Client, project: str) -> None:
     assert client.events("error") == []
 
 
+@pytest.mark.every_runtime
 def test_after_leaving_nothing_comes(site: Site, client: Client, project: str) -> None:
     client.call("join_project", {"project_id": project})
     client.call("leave_project", {"project_id": project})
@@ -80,6 +85,7 @@ def test_after_leaving_nothing_comes(site: Site, client: Client, project: str) -
     assert client.settle() == []
 
 
+@pytest.mark.every_runtime
 def test_a_leave_that_overtakes_the_check_wins(site: Site, client: Client, project: str) -> None:
     with site.directory.held() as gate:
         join = client.request("join_project", {"project_id": project})
@@ -115,6 +121,7 @@ def test_a_join_after_the_leave_that_overtook_joins(site: Site, client: Client, 
     assert len(client.events("joined_project")) == 1
 
 
+@pytest.mark.every_runtime
 @pytest.mark.parametrize("end", ["cut", "disconnect", "close"])
 def test_a_session_that_ends_during_its_check_leaves_nothing_behind(
     site: Site, client: Client, project: str, end: str
@@ -139,6 +146,7 @@ def test_a_session_that_ends_during_its_check_leaves_nothing_behind(
     }  # fmt: skip
 
 
+@pytest.mark.every_runtime
 def test_live_begins_with_joined_project(site: Site, client: Client, project: str) -> None:
     with site.directory.held() as gate:
         client.emit("join_project", {"project_id": project})

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from contract_client import PATIENCE, TRANSPORTS, Client, TransportName
-from contract_site import Site
 
 from automoderate.notifier import WebSocketNotifier
+from kits import PATIENCE
+from kits.contract_client import TRANSPORTS, Client, TransportName
+from kits.contract_site import Site
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def numbers(client: Client) -> list[int]:
 
 
 class TestDelivery:
+    @pytest.mark.every_runtime
     def test_everyone_in_the_room_once_and_in_order(
         self, site: Site, connect: Any, alice: str, bob: str, project: str, fresh: str
     ) -> None:
@@ -46,11 +48,12 @@ class TestDelivery:
         assert [numbers(client) for client in inside] == [list(range(30))] * 6
         assert numbers(outside) == numbers(elsewhere) == []
 
+    @pytest.mark.every_runtime
     def test_one_burst_arrives_whole(self, site: Site, client: Client, project: str) -> None:
         client.call("join_project", {"project_id": project})
+        long = {"project_id": project, "text": "x" * 1000}
         futures = [
-            site.assembly.realtime.publish(project, "moderation_update", {"n": number, "text": "x" * 1000})
-            for number in range(300)
+            site.assembly.realtime.publish(project, "moderation_update", {**long, "n": number}) for number in range(300)
         ]
         event_ids = [future.result(PATIENCE) for future in futures]
         client.settle()
@@ -64,6 +67,7 @@ class TestDelivery:
         order = [tuple(map(int, event_id.split("-"))) for event_id in given]
         assert order == sorted(set(order))
 
+    @pytest.mark.every_runtime
     def test_data_arrives_as_it_was_published(self, site: Site, client: Client, project: str) -> None:
         client.call("join_project", {"project_id": project})
         data: dict[str, Any] = {
@@ -78,7 +82,7 @@ class TestDelivery:
     def test_the_other_events_travel_the_same_way(self, site: Site, client: Client, project: str, event: str) -> None:
         client.call("join_project", {"project_id": project})
         event_id = site.publish(project, 7, event)
-        assert client.expect(event) == {"n": 7, "event_id": event_id}
+        assert client.expect(event) == {"project_id": project, "n": 7, "event_id": event_id}
 
 
 class TestShape:
@@ -165,6 +169,7 @@ class TestShape:
 
 
 class TestCatchUp:
+    @pytest.mark.every_runtime
     def test_what_was_missed_comes_once_in_order_and_before_anything_newer(
         self, site: Site, connect: Any, alice: str, fresh: str, transport: TransportName
     ) -> None:
@@ -188,6 +193,7 @@ class TestCatchUp:
         assert names == ["moderation_update", "moderation_update", "joined_project", "moderation_update"]
         assert numbers(client) == [2, 3, 4]
 
+    @pytest.mark.every_runtime
     def test_published_while_the_check_is_under_way(self, site: Site, client: Client, fresh: str) -> None:
         first = site.publish(fresh, 1)
         with site.directory.held() as gate:
