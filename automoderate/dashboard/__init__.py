@@ -1,9 +1,11 @@
-"""The web side: logging in, a person's projects, a live page per project, and the publishing API.
+"""The web side: logging in, a person's projects, and a live page for each project.
 
 A Flask application that only reads the database. It reaches the real-time server through
 :class:`~automoderate.realtime.Realtime` alone, so it can run in any thread and with any adapter.
 """
 
-from automoderate.dashboard.application import create_api_app, create_app
+from automoderate.dashboard.application import create_app
+from automoderate.dashboard.auth import is_genuine
+from automoderate.dashboard.pages import client_installed
 
-__all__ = ["create_api_app", "create_app"]
+__all__ = ["client_installed", "create_app", "is_genuine"]

@@ -1,15 +1,15 @@
-"""Putting the Flask applications together: the whole dashboard, or the publishing API alone."""
+"""Putting the Flask application together."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Flask, Response, request
 from flask.sessions import SecureCookieSessionInterface
-from werkzeug.exceptions import HTTPException
 
-from automoderate.dashboard import api, auth, pages
+from automoderate.dashboard import auth, inspector, pages, problems
 from automoderate.dashboard.services import install
 from automoderate.directory.database import Database
 from automoderate.realtime import Realtime
@@ -27,34 +27,37 @@ class _SessionInterface(SecureCookieSessionInterface):
         return request.is_secure or super().get_cookie_secure(app)
 
 
-def create_app(database: Database, realtime: Realtime, *, secret_key: str) -> Flask:
-    """The dashboard with the publishing API.
+def create_app(
+    database: Database,
+    realtime: Realtime,
+    *,
+    secret_key: str,
+    secret_key_fallbacks: Sequence[str] = (),
+    session_cookie_name: str = "session",
+    content_url: str | None = None,
+) -> Flask:
+    """The dashboard.
 
-    ``secret_key`` signs the session cookie that the real-time server reads as well. Nothing is written to ``database``.
+    ``secret_key`` signs the session cookie that the real-time server reads as well; what ``secret_key_fallbacks`` have
+    signed is still good. ``content_url`` is the address of the page of one content, with ``{content_id}`` and, where it
+    is needed, ``{project_id}`` in it: rows of the live page lead there. Nothing is written to ``database``.
     """
     app = Flask("automoderate.dashboard")
     app.session_interface = _SessionInterface()
     app.config.update(
         SECRET_KEY=secret_key,
+        SECRET_KEY_FALLBACKS=list(secret_key_fallbacks),
+        SESSION_COOKIE_NAME=session_cookie_name,
         MAX_CONTENT_LENGTH=MAX_FORM_SIZE,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
         WTF_CSRF_TIME_LIMIT=None,  # as long as the session: a live page stays open for days
     )
-    install(app, database, realtime, secret_key)
-    app.register_blueprint(api.create_blueprint())
+    install(app, database, realtime, content_url)
     auth.install(app)
     pages.install(app)
-    app.after_request(_secure)
-    return app
-
-
-def create_api_app(database: Database, realtime: Realtime, *, secret_key: str) -> Flask:
-    """The publishing API, health and metrics alone, to be mounted beside another application."""
-    app = Flask("automoderate.dashboard", static_folder=None)
-    install(app, database, realtime, secret_key)
-    app.register_blueprint(api.create_blueprint())
-    app.register_error_handler(HTTPException, api.http_error)
+    problems.install(app)
+    inspector.install(app)
     app.after_request(_secure)
     return app
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
 import time
@@ -24,14 +23,18 @@ from flask import (
     session,
     url_for,
 )
-from flask_wtf.csrf import CSRFError, CSRFProtect
+from flask_wtf.csrf import CSRFError, CSRFProtect, validate_csrf
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.wrappers import Response as BaseResponse
 
+from automoderate.dashboard.problems import problem
 from automoderate.dashboard.services import services
 from automoderate.directory import accounts
+from automoderate.directory.database import DatabaseUnavailable
+from automoderate.protocol.proxies import visitor
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ class Person:
 
     id: str
     username: str
+    is_admin: bool = False
     is_authenticated: bool = field(default=True, init=False)
     is_active: bool = field(default=True, init=False)
     is_anonymous: bool = field(default=False, init=False)
@@ -65,8 +69,8 @@ class LoginLimiter:
 
     def wait(self, address: str, name: str) -> int | None:
         """Count one attempt. None: go on; else the seconds until the next one is worth making."""
-        # The address first: whoever tried too often from there cannot go on to use up other people's attempts.
-        for item, key in ((PER_ADDRESS, _network(address)), (PER_ACCOUNT, _account(name))):
+        # The address first: once it has tried too often it cannot go on to use up the attempts of other accounts.
+        for item, key in ((PER_ADDRESS, visitor(address)), (PER_ACCOUNT, _account(name))):
             if not self._limiter.hit(item, key):
                 return self._wait(item, key)
         return None
@@ -80,16 +84,6 @@ class LoginLimiter:
         return max(1, math.ceil(reset - time.time()))
 
 
-def _network(address: str) -> str:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return "elsewhere"
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
-        return str(ipaddress.ip_network((int(parsed), 64), strict=False))
-    return str(parsed)
-
-
 def _account(name: str) -> str:
     return name.strip().casefold()[:255]
 
@@ -99,28 +93,50 @@ def install(app: Flask) -> None:
     manager = flask_login.LoginManager()
     manager.init_app(app, add_context_processor=False)
     manager.user_loader(load_person)
-    csrf = CSRFProtect(app)
-    csrf.exempt(app.blueprints["api"])
+    CSRFProtect(app)
     app.extensions["automoderate_login_limiter"] = LoginLimiter()
     app.register_error_handler(CSRFError, _form_expired)
-    app.context_processor(lambda: {"person": None if g.get("without_person") else current_person()})
+    app.context_processor(lambda: {"person": _greeted()})
     blueprint = Blueprint("auth", __name__, url_prefix="/auth")
     blueprint.add_url_rule("/login", view_func=login)
     blueprint.add_url_rule("/login", view_func=log_in, methods=["POST"])
     blueprint.add_url_rule("/logout", view_func=logout, methods=["POST"])
+    blueprint.add_url_rule("/signed-out", view_func=signed_out)
     app.register_blueprint(blueprint)
 
 
 def load_person(user_id: str) -> Person | None:
     """The active user with this id."""
     user = accounts.get_user(services().database, user_id)
-    return Person(user.id, user.username) if user is not None and user.is_active else None
+    if user is None or not user.is_active:
+        return None
+    return Person(user.id, user.username, accounts.is_admin(services().database, user_id))
 
 
 def current_person() -> Person | None:
     """Who is logged in, looked up once a request."""
-    user = flask_login.current_user._get_current_object()
+    user = flask_login.current_user._get_current_object()  # noqa: SLF001 - Werkzeug's documented way
     return user if isinstance(user, Person) else None
+
+
+def _greeted() -> Person | None:
+    """Whom a page greets. Nobody where that cannot be found out: a page about a failure must not fail itself."""
+    if g.get("without_person"):
+        return None
+    try:
+        return current_person()
+    except (SQLAlchemyError, DatabaseUnavailable):
+        return None
+
+
+def is_genuine(app: Flask, cookie: str | None, token: str) -> bool:
+    """Whether the forms of a session, that of a ``Cookie`` header, have this token. ``app`` is whose session it is."""
+    with app.test_request_context(environ_overrides={"HTTP_COOKIE": cookie or ""}):
+        try:
+            validate_csrf(token)
+        except ValueError:
+            return False
+    return True
 
 
 def login() -> BaseResponse:
@@ -139,13 +155,19 @@ def log_in() -> BaseResponse:
     limiter: LoginLimiter = current_app.extensions["automoderate_login_limiter"]
     wait = limiter.wait(request.remote_addr or "", name)
     if wait is not None:
-        log.warning("too many attempts to log in from %s", request.remote_addr)
+        log.warning(
+            "too many attempts to log in from %s", request.remote_addr,
+            extra={"event": "login_refused", "reason": "too many attempts", "address": request.remote_addr},
+        )  # fmt: skip
         response = _form(f"Too many attempts to log in. Please try again in {_spell(wait)}.", 429)
         response.headers["Retry-After"] = str(wait)
         return response
     user = accounts.authenticate(services().database, name, password)
     if user is None:
-        log.info("failed login from %s", request.remote_addr)
+        log.info(
+            "failed login from %s", request.remote_addr,
+            extra={"event": "login_failed", "address": request.remote_addr},
+        )  # fmt: skip
         return _form("That username or password is not right.", 401)
     limiter.succeeded(name)
     target = _next_page() or url_for("pages.projects")
@@ -155,18 +177,28 @@ def log_in() -> BaseResponse:
 
 
 def logout() -> BaseResponse:
-    """End the session, here and on the person's open live pages."""
-    person = current_person()
-    flask_login.logout_user()
+    """End the session, here and on the person's open live pages; also while the database is away."""
+    user_id = session.get("_user_id")  # Flask-Login's own way to end it would look the user up
     session.clear()
-    if person is not None:
-        services().realtime.logged_out(person.id).add_done_callback(_report)
-    return redirect(url_for("auth.login"))
+    if user_id is not None:
+        services().realtime.logged_out(user_id).add_done_callback(_report)
+    return redirect(url_for("auth.signed_out"))
+
+
+def signed_out() -> BaseResponse:
+    """What somebody sees who has logged out."""
+    if "_user_id" in session:
+        return redirect(url_for("pages.projects"))
+    text = "The pages that are open in this browser show nothing new any more."
+    return problem(200, "signed_out", "You are signed out", text, log_in=True)
 
 
 def _report(announced: Future[None]) -> None:
     if error := announced.exception():
-        log.warning("a logout could not be announced to the live pages: %s", error)
+        log.warning(
+            "a logout could not be announced to the live pages: %s", error,
+            extra={"event": "announcement_failed", "reason": str(error)},
+        )  # fmt: skip
 
 
 def _form(error: str | None = None, status: int = 200) -> Response:
@@ -175,7 +207,7 @@ def _form(error: str | None = None, status: int = 200) -> Response:
     return make_response(page, status)
 
 
-def _form_expired(error: CSRFError) -> BaseResponse:
+def _form_expired(_error: CSRFError) -> BaseResponse:
     if request.endpoint == "auth.log_in":
         return _form("This page had been open for too long. Please try again.", 400)
     return redirect(url_for("pages.projects"))

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from attrs import frozen
 from flask import Flask, current_app
-from itsdangerous import URLSafeTimedSerializer
 
 from automoderate.directory.database import Database
 from automoderate.realtime import Realtime
 
-CONTROL_SALT = "automoderate.control"
-CONTROL_SUBJECT = "access-changes"
-CONTROL_MAX_AGE = 60
-"""Seconds for which a control token is accepted."""
-
-
-def control_serializer(secret_key: str) -> URLSafeTimedSerializer:
-    """Signs and reads the tokens with which whoever holds the secret key commands a running server."""
-    return URLSafeTimedSerializer(secret_key, salt=CONTROL_SALT)
-
 
 @frozen
 class Services:
-    """The database, the running server, and the reader of control tokens."""
+    """The database, the running server, and where the operator's pages of contents are."""
 
     database: Database
     realtime: Realtime
-    control: URLSafeTimedSerializer = field(repr=False)
+    content_url: str | None
 
 
-def install(app: Flask, database: Database, realtime: Realtime, secret_key: str) -> None:
+def install(app: Flask, database: Database, realtime: Realtime, content_url: str | None) -> None:
     """Make ``services()`` work in the views of ``app``."""
-    app.extensions["automoderate"] = Services(database, realtime, control_serializer(secret_key))
+    app.extensions["automoderate"] = Services(database, realtime, content_url)
 
 
 def services() -> Services:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "clients"))
-sys.path.insert(0, str(Path(__file__).parent))
-
-from live_server import steady_port
-from live_site import PASSWORD, PATIENCE, ProcessServer, Site, ThreadServer, Visitors
 
 from automoderate import dashboard
 from automoderate.dashboard.pages import CLIENT
 from automoderate.directory import accounts
 from automoderate.directory.database import Database
+from kits import PATIENCE
+from kits.browser_site import PASSWORD, Site, ThreadServer, Visitors
+from kits.processes import Process, steady_port
 
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -73,26 +70,27 @@ def site(site_template: Path, tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.fixture
-def server(site: Site, adapter: str) -> Iterator[ThreadServer]:
+def settings() -> dict[str, Any]:
+    """Those of the server that are not the defaults; for a test to be parametrised with."""
+    return {}
+
+
+@pytest.fixture
+def server(site: Site, adapter: str, settings: dict[str, Any]) -> Iterator[ThreadServer]:
     """A server for that database in this process."""
-    server = ThreadServer(site, adapter=adapter)
+    server = ThreadServer(site, adapter=adapter, **settings)
     yield server
     server.stop()
 
 
 @pytest.fixture
-def start_process(site: Site, adapter: str, tmp_path: Path) -> Iterator[Callable[[], ProcessServer]]:
-    """Start, and start again on the same port, a server for that database in a process of its own."""
+def process(site: Site, adapter: str, tmp_path: Path) -> Iterator[Process]:
+    """A server for that database in a process of its own, which starts again on the same port."""
     port = steady_port()
-    started: list[ProcessServer] = []
-
-    def start() -> ProcessServer:
-        started.append(ProcessServer(site, adapter, port, tmp_path / "server.log"))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.kill()
+    site.base = f"http://127.0.0.1:{port}"
+    process = Process(tmp_path / "server.log", port=str(port), adapter=adapter, database_url=site.database_url)
+    yield process
+    process.close()
 
 
 @pytest.fixture

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
-import attrs
 import pytest
-from live_site import (
-    PATIENCE,
+from playwright.sync_api import Locator, Page, expect
+
+from automoderate.directory import accounts
+from kits import PATIENCE
+from kits.browser_site import (
     Site,
     ThreadServer,
     Visitors,
+    before_membership_checks,
     expect_passed_through,
     expect_state,
     log_in,
     update,
     watch_states,
 )
-from playwright.sync_api import Locator, Page, expect
-
-from automoderate.core.hub import Access
-from automoderate.directory import accounts
-from automoderate.directory.access import SQLDirectory
 
 
 def _problem(page: Page, code: str) -> Locator:
@@ -62,7 +59,7 @@ def test_signing_out_elsewhere_signs_the_live_page_out(server: ThreadServer, sit
     elsewhere = page.context.new_page()
     elsewhere.goto(site.base)
     elsewhere.get_by_role("button", name="Log out").click()
-    expect(elsewhere.get_by_role("heading", name="Log in")).to_be_visible()
+    expect(elsewhere.get_by_role("heading", name="You are signed out")).to_be_visible()
 
     panel = _problem(page, "authentication_required")
     expect(panel).to_contain_text("You have been signed out")
@@ -77,7 +74,7 @@ def test_signing_out_on_one_device_leaves_the_others_in(server: ThreadServer, si
     page, elsewhere = visitors.watching(), visitors.watching()
     watch_states(page)
     elsewhere.get_by_role("button", name="Log out").click()
-    expect(elsewhere.get_by_role("heading", name="Log in")).to_be_visible()
+    expect(elsewhere.get_by_role("heading", name="You are signed out")).to_be_visible()
     expect_passed_through(page, "reconnecting")
     _updates_flow(page, site, "c1")
 
@@ -130,40 +127,29 @@ def test_a_member_who_is_removed_and_added_again(server: ThreadServer, site: Sit
     _updates_flow(page, site, "c1")
 
 
-def test_a_slow_membership_check_is_told_and_tried_again(
-    server: ThreadServer, site: Site, visitors: Visitors, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("settings", [{"check_timeout": 0.5}])
+def test_a_slow_membership_check_is_told_and_tried_again(server: ThreadServer, site: Site, visitors: Visitors) -> None:
     page = visitors.logged_in()
     quick = threading.Event()
-    check = SQLDirectory.check_access
-
-    def slow(directory: SQLDirectory, user_id: str, project_id: str) -> Access:
-        assert quick.wait(PATIENCE * 2)
-        return check(directory, user_id, project_id)
-
-    monkeypatch.setattr(SQLDirectory, "check_access", slow)
-    hub = server.assembly.server._hub
-    with monkeypatch.context() as patch:
-        patch.setattr(hub, "limits", attrs.evolve(hub.limits, check_timeout=0.5))
+    with before_membership_checks(lambda: quick.wait(PATIENCE * 2)):
         page.goto(site.live_url)
         panel = _problem(page, "timeout")
         expect(panel).to_contain_text("The server took too long to answer")
         expect_state(page, "connecting")
-    panel.get_by_role("button", name="Try again").click()
-    quick.set()
-    _updates_flow(page, site, "c1")
+        panel.get_by_role("button", name="Try again").click()
+        quick.set()
+        _updates_flow(page, site, "c1")
 
 
 def test_a_failing_membership_check_is_told_and_passes_by_itself(
-    server: ThreadServer, site: Site, visitors: Visitors, monkeypatch: pytest.MonkeyPatch
+    server: ThreadServer, site: Site, visitors: Visitors
 ) -> None:
     page = visitors.logged_in()
 
-    def fail(*_: Any) -> Access:
+    def fail() -> None:
         raise RuntimeError("the database is on fire")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(SQLDirectory, "check_access", fail)
+    with before_membership_checks(fail):
         page.goto(site.live_url)
         panel = _problem(page, "server_error")
         expect(panel).to_contain_text("Something went wrong on the server")

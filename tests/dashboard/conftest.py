@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from dashboard_world import PASSWORD, SECRET_KEY, StubHandle, StubServer, World
-
 from automoderate.dashboard import create_app
 from automoderate.directory import accounts
 from automoderate.directory.database import Database
 from automoderate.realtime import Realtime
+from kits.dashboard_world import PASSWORD, SECRET_KEY, StubHandle, StubServer, World
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +43,7 @@ def world(database_template: Path, tmp_path: Path) -> Iterator[World]:
     writable = Database(f"sqlite:///{path}")
     reading = Database(f"sqlite:///{path}", read_only=True)
     realtime = Realtime()
-    app = create_app(reading, realtime, secret_key=SECRET_KEY)
+    app = create_app(reading, realtime, secret_key=SECRET_KEY, content_url="/content/{content_id}?a=1&b=2")
     app.testing = True
     app.config["PROPAGATE_EXCEPTIONS"] = False
     projects = {project.name: project for project in accounts.list_projects(writable)}

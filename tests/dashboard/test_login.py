@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 
 import pytest
-from dashboard_world import PASSWORD, SECRET_KEY, World, csrf_token, log_in
 from flask.testing import FlaskClient
 
-from automoderate.core.hub import Access
+from automoderate.core.hub import Access, Identity
 from automoderate.dashboard import auth
 from automoderate.directory import accounts
 from automoderate.directory.access import SQLDirectory
+from automoderate.directory.database import DatabaseUnavailable
 from automoderate.directory.sessions import SessionReader
+from kits.dashboard_world import PASSWORD, SECRET_KEY, World, csrf_token, log_in
 
 
 @pytest.mark.parametrize("name", ["olga", "olga@example.org", "  olga "])
@@ -27,7 +28,7 @@ def test_the_realtime_server_reads_the_session(world: World, client: FlaskClient
     cookie = client.get_cookie("session")
     assert cookie is not None
     directory = SQLDirectory(world.database, SessionReader(world.app))
-    assert directory.identify(f"session={cookie.value}") == world.member.id
+    assert directory.identify(f"session={cookie.value}") == Identity(world.member.id, world.member.username)
     assert directory.check_access(world.member.id, world.project.id) is Access.GRANTED
 
 
@@ -176,7 +177,7 @@ def test_the_wait_is_told_in_words(
     world: World, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, seconds: int, words: str
 ) -> None:
     limiter = world.app.extensions["automoderate_login_limiter"]
-    monkeypatch.setattr(limiter, "wait", lambda address, name: seconds)
+    monkeypatch.setattr(limiter, "wait", lambda _address, _name: seconds)
     assert f"Please try again in {words}." in log_in(client, "olga").text
 
 
@@ -201,7 +202,7 @@ def test_logout_ends_the_session_everywhere(world: World) -> None:
     client = world.logged_in(world.member)
     token = csrf_token(client.get("/"))
     answer = client.post("/auth/logout", data={"csrf_token": token})
-    assert answer.location == "/auth/login"
+    assert answer.location == "/auth/signed-out"
     assert client.get("/").status_code == 302
     assert world.server.logged_out_users == [world.member.id]
 
@@ -218,13 +219,34 @@ def test_logout_works_while_the_realtime_server_is_away(world: World, caplog: py
     client = world.logged_in(world.member)
     world.realtime.unbind()
     token = csrf_token(client.get("/"))
-    assert client.post("/auth/logout", data={"csrf_token": token}).location == "/auth/login"
+    assert client.post("/auth/logout", data={"csrf_token": token}).location == "/auth/signed-out"
     assert "could not be announced" in caplog.text
+
+
+def test_logout_works_while_the_database_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = world.logged_in(world.member)
+    token = csrf_token(client.get("/"))
+
+    def fail(*_: object) -> None:
+        raise DatabaseUnavailable("away")
+
+    with monkeypatch.context() as away:
+        away.setattr(accounts, "get_user", fail)
+        assert client.post("/auth/logout", data={"csrf_token": token}).location == "/auth/signed-out"
+    assert client.get("/").status_code == 302
+    assert world.server.logged_out_users == [world.member.id]
+
+
+def test_the_signed_out_page_leads_to_the_login(world: World, client: FlaskClient) -> None:
+    page = client.get("/auth/signed-out")
+    assert (page.status_code, 'data-code="signed_out"' in page.text) == (200, True)
+    assert 'href="/auth/login">Log in' in page.text
+    assert world.logged_in(world.member).get("/auth/signed-out").location == "/"
 
 
 def test_logging_out_twice_is_no_error(world: World, client: FlaskClient) -> None:
     token = csrf_token(client.get("/auth/login"))
-    assert client.post("/auth/logout", data={"csrf_token": token}).location == "/auth/login"
+    assert client.post("/auth/logout", data={"csrf_token": token}).location == "/auth/signed-out"
     assert world.server.logged_out_users == []
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
-from dashboard_world import World
-from flask import Flask
+from flask import Flask, abort
 from flask.testing import FlaskClient
 from sqlalchemy.exc import OperationalError
 
 from automoderate.dashboard import pages
 from automoderate.directory import accounts
+from kits.dashboard_world import PASSWORD, World, csrf_token
 
 
 def test_pages_send_strangers_to_the_login_and_back(world: World, client: FlaskClient) -> None:
@@ -42,6 +43,8 @@ def test_members_and_owners_get_the_live_page(world: World) -> None:
         assert page.status_code == 200
         assert f'data-project-id="{world.project.id}"' in page.text
         assert 'data-state="connecting"' in page.text
+        assert 'data-content-url="/content/{content_id}?a=1&amp;b=2"' in page.text
+        assert f'data-user-id="{user.id}"' in page.text
 
 
 def test_a_project_that_is_not_there_and_one_that_is_not_mine(world: World) -> None:
@@ -86,21 +89,80 @@ def test_a_form_too_large_is_refused(client: FlaskClient) -> None:
     assert answer.status_code == 413
 
 
-def test_the_database_being_away_is_told_and_passes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_database_being_away_is_told_and_passes(world: World) -> None:
     client = world.logged_in(world.owner)
-    path = world.database.path
-    assert path is not None
-    hidden = path.rename(path.with_suffix(".away"))
-    world.app.extensions["automoderate"].database.close()
-    try:
+    with _without_database(world):
         page = client.get("/")
         assert page.status_code == 503
         assert "The database cannot be reached" in page.text
         assert page.headers["Retry-After"] == "5"
-        assert str(path.name) not in page.text
-    finally:
-        hidden.rename(path)
+        assert "sqlite" not in page.text
     assert client.get("/").status_code == 200
+
+
+def _without_database(world: World) -> AbstractContextManager[object]:
+    """Within it the database is away."""
+    stack = ExitStack()
+    path = world.database.path
+    assert path is not None
+    hidden = path.rename(path.with_suffix(".away"))
+    stack.callback(hidden.rename, path)
+    world.app.extensions["automoderate"].database.close()
+    return stack
+
+
+def test_other_errors_stay_what_they_are_while_the_database_is_away(world: World) -> None:
+    client = world.logged_in(world.owner)
+    with _without_database(world):
+        missing = client.get("/nope")
+        assert missing.status_code == 404
+        assert "There is no such page" in missing.text
+        assert client.get("/auth/logout").status_code == 405
+        login = client.get("/auth/login?next=/projects/7%3Fstatus%3Dflagged")
+        assert login.status_code == 503
+        assert 'href="/auth/login?next=/projects/7%3Fstatus%3Dflagged">Try again' in login.text
+    assert "Log out" in client.get("/nope").text
+
+
+def test_a_login_that_the_database_did_not_see_is_tried_again_with_the_form(world: World, client: FlaskClient) -> None:
+    path = "/auth/login?next=/projects/7"
+    form = {"username": "olga", "password": PASSWORD, "csrf_token": csrf_token(client.get(path))}
+    with _without_database(world):
+        answer = client.post(path, data=form)
+    assert answer.status_code == 503
+    assert 'href="/auth/login?next=/projects/7">Try again' in answer.text
+
+
+def test_problems_lead_on_below_the_path_of_a_proxy(world: World) -> None:
+    below = {"SCRIPT_NAME": "/moderation"}
+    client = world.logged_in(world.stranger)
+    path = f"/projects/{world.project.id}"
+    denied = client.get(f"{path}?status=flagged", environ_overrides=below)
+    assert f'href="/moderation{path}?status=flagged">Try again' in denied.text
+    for status, where in ((403, path), (404, "/nope"), (404, "/projects/nope"), (200, "/auth/signed-out")):
+        answer = (client if status != 200 else world.app.test_client()).get(where, environ_overrides=below)
+        assert answer.status_code == status
+        links = re.findall(r'(?:href|src|action)="(/[^"]*)"', answer.text)
+        assert links
+        assert all(link.startswith("/moderation/") for link in links), links
+    with _without_database(world):
+        away = client.get("/", environ_overrides=below)
+    assert (away.status_code, 'href="/moderation/">Try again' in away.text) == (503, True)
+
+
+@pytest.mark.usefixtures("world")
+def test_a_page_remembers_its_filters_through_the_login(client: FlaskClient) -> None:
+    answer = client.get("/projects/7?status=flagged&q=a%20b")
+    assert answer.location == "/auth/login?next=/projects/7?status%3Dflagged%26q%3Da%2520b"
+
+
+@pytest.mark.parametrize("code", [400, 403, 404, 405, 413, 418])
+def test_every_error_is_a_page_of_one_kind(world: World, client: FlaskClient, code: int) -> None:
+    world.app.add_url_rule("/fails", view_func=lambda: abort(code))
+    answer = client.get("/fails")
+    assert answer.status_code == code
+    assert re.search(rf"Error {code}</p>\s*<h1>\S.+</h1>\s*<p>\S.+</p>", answer.text)
+    assert 'href="/">Go to your projects' in answer.text
 
 
 @pytest.mark.parametrize(
@@ -123,7 +185,7 @@ def test_failures_do_not_show_their_details(
 
 
 def _all_pages(world: World) -> list[str]:
-    return ["/", "/auth/login", f"/projects/{world.project.id}", "/nope", "/health", "/api/nope"]
+    return ["/", "/auth/login", "/auth/signed-out", f"/projects/{world.project.id}", "/nope", "/health", "/api/nope"]
 
 
 def test_every_answer_is_protected(world: World) -> None:
@@ -157,7 +219,7 @@ def test_pages_have_no_inline_code(world: World) -> None:
 def test_scripts_never_make_markup_out_of_text(world: World) -> None:
     folder = Path(world.app.static_folder or "")
     scripts = list(folder.glob("*.js"))
-    assert {script.name for script in scripts} >= {"live.js", "feed.js", "room.js", "tally.js", "text.js"}
+    assert {"live.js", "connection.js", "room.js"} <= {script.name for script in scripts}
     for script in scripts:
         assert not re.search(
             r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", script.read_text()
@@ -165,8 +227,8 @@ def test_scripts_never_make_markup_out_of_text(world: World) -> None:
 
 
 def test_the_scripts_are_served_with_the_right_type(world: World, client: FlaskClient) -> None:
-    for name in ("live.js", "feed.js", "room.js", "tally.js", "text.js"):
-        assert client.get(f"/static/{name}", buffered=True).mimetype == "text/javascript"
+    for script in Path(world.app.static_folder or "").glob("*.js"):
+        assert client.get(f"/static/{script.name}", buffered=True).mimetype == "text/javascript"
     assert client.get("/static/icons.svg", buffered=True).mimetype == "image/svg+xml"
 
 

@@ -1,110 +1,75 @@
 // The list of updates: newest first, decided in place, and never moved under somebody who is reading it.
 
-import { clockTime, duration, fullTime, label, plain, readTime } from "./text.js";
+import { setText } from "./elements.js";
+import { Filter } from "./filter.js";
+import { Rows } from "./row.js";
+import { counted, number } from "./text.js";
 
-const ROWS = 200; // kept in the page
-const UNDECIDED = 2000; // contents remembered while their decision is awaited
-const STATUSES = new Set(["approved", "rejected", "flagged", "pending"]);
-const BADGES = { approved: "Approved", rejected: "Rejected", flagged: "Flagged", pending: "Pending", rule: "Rule change" };
-
-const known = (status) => (STATUSES.has(status) ? status : "pending");
-
-function describeRule(data) {
-  const rule = data.rule ?? data.rule_data;
-  const name = typeof rule === "object" && rule !== null ? (rule.name ?? rule.id) : rule;
-  const action = typeof data.action === "string" && data.action ? label(data.action).toLowerCase() : "changed";
-  return name === undefined || name === null ? `A rule was ${action}` : `“${plain(name)}” was ${action}`;
-}
-
-/** What a row shows, for an update of any kind. */
-function describe(kind, data) {
-  if (kind === "rule") return { status: "rule", preview: describeRule(data), who: "Moderation rules", what: "", took: "" };
-  const name = plain(data.moderator_name ?? "Unknown");
-  return {
-    status: known(data.status),
-    preview: plain(data.content_preview),
-    who: data.rule_name ? `${name}: ${plain(data.rule_name)}` : name,
-    what: data.content_type ? label(data.content_type) : "",
-    took: data.status === "pending" ? "" : duration(data.processing_time),
-  };
-}
-
-function facts(kind, data) {
-  if (kind === "rule") return [["Rule", data.rule], ["Event", data.event_id]];
-  return [
-    ["Content", data.content_id], ["Type", data.content_type], ["Moderator", data.moderator_type], ["Rule", data.rule_name],
-    ["Results", data.results_count], ["Event", data.event_id], ["Meta data", data.meta_data],
-  ]; // prettier-ignore
-}
-
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
+const ROWS = 200; // in the list; older ones on demand
+const BUILT = 20; // rows made in one frame: making all of them would hold up whoever scrolls or types
+const KEPT = 5000; // in the page; nothing in the list is let go of while somebody reads
+const PAGES = 10; // of history, looked through on one demand for what a filter wants
 
 export class Feed {
   /**
-   * `elements`: list, empty, bar, showNew, template, title; `icons` is the address of the icon sprite.
-   * `tally.count(status, date)` and `tally.decide(status, date)` are told what was added and what a pending row became.
+   * `elements`: list, empty, bar, showNew, template, title, older, olderText, count. `options`: icons, contentUrl, projectId.
+   * `tally.count(entry)` and `tally.decide(entry, was)` are told what came and what became of it, `history(before)` reads
+   * a page of older events. The listeners: `came(entry)` for each new one, `arrived(entry)` for those
+   * that the filter wants and that came since the page was opened, `looking(contentId)`, `held(count)`.
    */
-  constructor(elements, icons, tally) {
-    Object.assign(this, elements);
-    this.icons = icons;
-    this.tally = tally;
+  constructor(elements, options, { store, tally, history, listeners }) {
+    Object.assign(this, elements, { store, tally, history, listeners });
+    this.rows = new Rows({ template: this.template, ...options });
+    this.filter = new Filter();
     this.paused = false;
-    this.rows = []; // in the page, newest first
-    this.held = []; // arrived, not shown yet, oldest first
-    this.heldCount = 0;
-    this.undecided = new Map(); // content_id -> entry
+    this.limit = ROWS;
+    this.lookers = new Map(); // content_id -> people
+    this.strict = false; // rows that the filter does not want go, whoever reads
     this.scheduled = false;
+    this.loading = false;
+    this.complete = false; // nothing older is kept
 
     this.list.addEventListener("click", (event) => this.#clicked(event));
     this.list.addEventListener("focusout", () => this.#schedule());
-    addEventListener("scroll", () => this.held.length && this.#schedule(), { passive: true });
-    this.showNew.addEventListener("click", () => this.#release());
+    addEventListener("scroll", () => this.heldCount && this.#schedule(), { passive: true });
+    this.showNew.addEventListener("click", () => this.release());
+    this.older.addEventListener("click", () => this.#loadOlder(null));
   }
 
-  /** Shows one moderation_update or content_received, now or as soon as nobody is reading. */
-  update(data) {
-    const status = known(data.status);
-    const time = readTime(data.timestamp);
-    const id = data.content_id;
-    const waiting = this.undecided.get(id);
-    if (waiting && status !== "pending") {
-      this.undecided.delete(id);
-      this.tally.decide(status, time);
-      if (!waiting.gone) {
-        waiting.data = { ...waiting.data, ...data };
-        waiting.decided = time;
-        if (waiting.row) this.#render(waiting);
-        return;
-      }
+  /** Shows an update, now or as soon as the person has stopped reading. `old`: it was there before the page was opened. */
+  arrive(kind, data, old) {
+    const { entry, was } = this.store.arrive(kind, data, old);
+    if (was === null) {
+      entry.held = entry.fresh = !old;
+      if (kind !== "rule") this.tally.count(entry);
+      this.listeners.came(entry);
+      this.#bound();
     } else {
-      this.tally.count(status, time);
+      this.#changed(entry, was, old);
+      this.listeners.came(entry);
     }
-    const entry = { kind: "update", data, time, row: null, gone: false };
-    if (status === "pending" && id !== undefined) {
-      this.undecided.set(id, entry);
-      if (this.undecided.size > UNDECIDED) this.undecided.delete(this.undecided.keys().next().value);
-    }
-    this.#hold(entry);
+    if (!old && (was === null || was !== entry.status) && this.filter.matches(entry)) this.listeners.arrived(entry);
+    this.#schedule();
   }
 
-  /** Shows a rule_update. */
-  rule(data) {
-    this.#hold({ kind: "rule", data, time: readTime(data.timestamp), row: null, gone: false });
+  /** The page was opened with so many updates. */
+  opened(count) {
+    this.complete = count === 0;
+    this.#schedule();
   }
 
-  /** Empties the list and says why. */
-  restart(text) {
-    this.rows = [];
-    this.held = [];
-    this.heldCount = 0;
-    this.undecided.clear();
-    const mark = document.createElement("li");
-    mark.className = "feed__mark";
-    mark.textContent = text;
-    this.list.replaceChildren(mark);
-    this.#flush();
+  /** Says that updates are missing here; what is in the list stays below. */
+  gap(text) {
+    this.store.mark(text);
+    this.#schedule();
+  }
+
+  setFilter(filter) {
+    this.filter = filter;
+    this.strict = true;
+    this.limit = ROWS;
+    setText(this.olderText, this.complete ? "Nothing older is kept." : "");
+    this.#schedule();
   }
 
   pause(paused) {
@@ -112,11 +77,50 @@ export class Feed {
     this.#schedule();
   }
 
-  #hold(entry) {
-    this.held.push(entry);
-    this.heldCount += 1;
-    if (this.held.length > ROWS) this.held.shift().gone = true;
+  /** Who has which content open: content_id -> people. */
+  look(lookers) {
+    const before = this.lookers;
+    this.lookers = lookers;
+    for (const row of this.list.children) {
+      const id = row.entry.data?.content_id;
+      if (before.has(id) || lookers.has(id)) this.rows.renderLookers(row.entry, this.#lookersOf(row.entry));
+    }
+  }
+
+  /** How many wait that the filter wants. */
+  get heldCount() {
+    return this.store.entries.reduce((sum, entry) => sum + (entry.held && this.#wanted(entry) && entry.kind !== "mark" ? 1 : 0), 0);
+  }
+
+  /** On the reader's wish: everything new, from the top. */
+  release() {
+    for (const row of this.#open()) this.toggle(row);
+    this.title.focus({ preventScroll: true }); // the button that has the focus is about to go
+    this.#show();
+    this.#flush();
+    const top = this.bar.parentElement.getBoundingClientRect().top + scrollY;
+    if (scrollY > top) scrollTo({ top });
+  }
+
+  /** Opens or closes a row. */
+  toggle(row) {
+    if (row.entry.kind === "mark") return;
+    const open = this.rows.toggle(row);
+    const looked = open ? row : this.#open()[0];
+    this.listeners.looking(looked?.entry.data.content_id ?? null);
     this.#schedule();
+  }
+
+  #open() {
+    return [...this.list.querySelectorAll('[aria-expanded="true"]')].map((button) => button.closest("li"));
+  }
+
+  #lookersOf(entry) {
+    return this.lookers.get(entry.data.content_id) ?? [];
+  }
+
+  #wanted(entry) {
+    return entry.kind === "mark" || this.filter.matches(entry);
   }
 
   // One flush per frame, however many updates came; a hidden page has no frames but still keeps up.
@@ -135,97 +139,147 @@ export class Feed {
   #reading() {
     if (this.paused || this.list.contains(document.activeElement)) return true;
     if (this.list.querySelector('[aria-expanded="true"]')) return true;
-    return this.rows.length > 0 && this.list.getBoundingClientRect().top < this.bar.getBoundingClientRect().bottom - 4;
+    return this.list.childElementCount > 0 && this.list.getBoundingClientRect().top < this.bar.getBoundingClientRect().bottom - 4;
   }
 
   #flush() {
-    if (this.held.length && !this.#reading()) this.#show();
-    const count = this.heldCount;
-    this.showNew.hidden = count === 0;
-    if (count) setText(this.showNew, `${count.toLocaleString()} new`);
-    this.empty.hidden = this.list.childElementCount > 0;
-    this.list.hidden = !this.empty.hidden;
+    const reading = this.#reading();
+    if (!reading) this.#show();
+    this.#draw(reading && !this.strict);
+    this.strict = false;
+    const count = reading ? this.heldCount : 0;
+    this.showNew.hidden = count === 0 || this.paused; // then the button that goes on says it
+    if (count) setText(this.showNew, `${number(count)} new`);
+    this.listeners.held(count);
   }
 
   #show() {
-    const fresh = this.held.reverse();
-    this.held = [];
-    this.heldCount = 0;
-    this.list.prepend(...fresh.map((entry) => this.#build(entry)));
-    this.rows.unshift(...fresh);
-    for (const old of this.rows.splice(ROWS)) {
-      old.row.remove();
-      old.gone = true;
+    for (const entry of this.store.entries) entry.held = false;
+    this.limit = Math.max(ROWS, this.filter.active ? this.limit : 0);
+  }
+
+  /** Brings the list to what it should show, touching only rows that come or go. */
+  #draw(keep) {
+    const wanted = [];
+    let matching = 0;
+    for (const entry of this.store.entries) {
+      if (entry.held || !(this.#wanted(entry) || (keep && entry.row?.isConnected))) continue;
+      if (entry.kind !== "mark") matching += 1;
+      if (wanted.length < this.limit) wanted.push(entry);
+    }
+    while (wanted.at(-1)?.kind === "mark" && matching === 0) wanted.pop();
+    const staying = new Set(wanted);
+    for (const row of [...this.list.children]) if (!staying.has(row.entry)) this.#drop(row);
+    let next = this.list.firstElementChild;
+    let built = 0;
+    for (const entry of wanted) {
+      if (entry.row === next && next) next = next.nextElementSibling;
+      else if (built++ < BUILT) this.list.insertBefore(entry.row ?? this.#row(entry), next);
+      else break;
+    }
+    if (built > BUILT) this.#schedule(); // the others in the next frames, from the top
+    this.#say(matching, wanted.length);
+  }
+
+  #row(entry) {
+    return entry.kind === "mark" ? this.rows.buildMark(entry) : this.rows.build(entry, this.#lookersOf(entry));
+  }
+
+  #drop(row) {
+    row.remove();
+    row.entry.row = null;
+  }
+
+  #say(matching, shown) {
+    const all = this.store.entries.reduce((sum, entry) => sum + (entry.held || entry.kind === "mark" ? 0 : 1), 0);
+    setText(this.count, this.filter.active ? `${number(matching)} of ${number(all)}` : number(all));
+    this.list.hidden = shown === 0;
+    this.empty.hidden = shown > 0;
+    this.empty.dataset.why = all > 0 ? "filter" : "nothing";
+    const ends = this.complete && matching <= shown;
+    if (ends && this.older === document.activeElement) this.olderText.focus({ preventScroll: true });
+    this.older.hidden = ends;
+    this.older.parentElement.hidden = all === 0;
+  }
+
+  /** Lets go of the oldest that nobody reads; of what waits, where a reader has all the others before them. */
+  #bound() {
+    const { entries } = this.store;
+    while (entries.length > KEPT) {
+      const last = entries.at(-1);
+      if (!last.row?.isConnected) {
+        this.store.forget();
+        this.complete = false;
+        continue;
+      }
+      const place = entries.findLastIndex((entry) => entry.held && entry.kind !== "mark");
+      if (place < 0) return;
+      this.store.mark("More came while you were reading than this page keeps.", place + 1);
+      this.store.remove(entries[place]);
     }
   }
 
-  /** On the reader's wish: everything new, from the top. */
-  #release() {
-    for (const button of this.list.querySelectorAll('[aria-expanded="true"]')) this.#toggle(button);
-    this.title.focus({ preventScroll: true }); // the button that has the focus is about to go
-    this.#show();
-    this.#flush();
-    const top = this.bar.parentElement.getBoundingClientRect().top + scrollY;
-    if (scrollY > top) scrollTo({ top });
-  }
-
-  #build(entry) {
-    const row = this.template.content.firstElementChild.cloneNode(true);
-    entry.row = row;
-    row.entry = entry;
-    this.#render(entry);
-    return row;
-  }
-
-  #render(entry) {
-    const { row, data, kind, time, decided } = entry;
-    const text = describe(kind, data);
-    if (row.dataset.status !== text.status) {
-      row.dataset.status = text.status;
-      row.querySelector("use").setAttribute("href", `${this.icons}#${text.status}`);
-      setText(row.querySelector(".badge__text"), BADGES[text.status]);
+  /** Reads older updates, at a mark or at the end, until the filter wants one, nothing is left, or it is enough. */
+  async #loadOlder(mark) {
+    const waiting = this.store.entries.filter((entry) => !entry.held && this.#wanted(entry)).length;
+    if (mark === null && waiting > this.limit) {
+      this.limit += ROWS / 2;
+      return this.#schedule();
     }
-    if (data.content_id !== undefined) row.dataset.contentId = data.content_id;
-    setText(row.querySelector(".update__preview"), text.preview);
-    setText(row.querySelector(".update__who"), text.who);
-    setText(row.querySelector(".update__what"), text.what);
-    setText(row.querySelector(".update__took"), text.took);
-    const stamp = row.querySelector("time");
-    stamp.dateTime = time.toISOString();
-    // The time shown stays that of arrival, which is what the list is ordered by.
-    stamp.title = decided ? `Received ${fullTime(time)}, decided ${fullTime(decided)}` : fullTime(time);
-    setText(stamp, clockTime(time));
-    if (!row.querySelector(".update__details").hidden) this.#detail(entry);
+    if (this.loading) return;
+    this.loading = true;
+    const button = mark ? mark.row.querySelector("button") : this.older; // which may be gone in the end
+    button.setAttribute("aria-busy", "true");
+    try {
+      await this.#readPages(mark);
+    } catch {
+      this.#answer(mark, "Older updates could not be loaded. Try again in a moment.");
+    } finally {
+      this.loading = false;
+      button.removeAttribute("aria-busy");
+      this.#schedule();
+    }
+  }
+
+  async #readPages(mark) {
+    let looked = 0;
+    for (let page = 0; page < PAGES; page += 1) {
+      const edge = this.store.edge(mark);
+      const events = await this.history(edge);
+      const { brought, changed, closed } = this.store.older(events, mark);
+      for (const entry of brought) {
+        if (entry.kind !== "rule" && !entry.again) this.tally.count(entry);
+        this.listeners.came(entry);
+      }
+      for (const { entry, was } of changed) this.#changed(entry, was, mark === null);
+      const found = brought.filter((entry) => this.filter.matches(entry)).length;
+      looked += brought.length;
+      this.limit += found;
+      if (closed) return;
+      if (!events.length) {
+        if (mark === null) this.complete = true;
+        return this.#answer(mark, mark ? "What was missed here is no longer kept." : "Nothing older is kept.", true);
+      }
+      if (found) return this.#answer(mark, "");
+    }
+    this.#answer(mark, `Nothing among ${counted(looked, "older update")}.`);
+  }
+
+  #changed(entry, was, old) {
+    if (was !== entry.status) this.tally.decide(entry, was, old);
+    if (entry.row) this.rows.render(entry, this.#lookersOf(entry));
+  }
+
+  #answer(mark, text, exhausted = false) {
+    if (mark === null) return setText(this.olderText, text);
+    if (text) mark.text = text;
+    mark.exhausted = exhausted;
+    if (mark.row) this.rows.renderMark(mark);
   }
 
   #clicked(event) {
-    const button = event.target.closest(".update__more");
-    if (button) this.#toggle(button);
-  }
-
-  #toggle(button) {
-    const row = button.closest(".update");
-    const details = row.querySelector(".update__details");
-    const open = details.hidden;
-    if (open) this.#detail(row.entry);
-    details.hidden = !open;
-    button.setAttribute("aria-expanded", String(open));
-    this.#schedule();
-  }
-
-  #detail({ row, kind, data }) {
-    const list = document.createElement("dl");
-    for (const [name, value] of facts(kind, data)) {
-      const structured = typeof value === "object" && value !== null;
-      if (value === undefined || value === null || value === "" || (structured && !Object.keys(value).length)) continue;
-      const term = document.createElement("dt");
-      term.textContent = name;
-      const description = document.createElement("dd");
-      const text = document.createElement(structured ? "pre" : "span");
-      text.textContent = structured ? JSON.stringify(value, null, 2) : plain(value);
-      description.append(text);
-      list.append(term, description);
-    }
-    row.querySelector(".update__details").replaceChildren(list);
+    const row = event.target.closest("#feed > li");
+    if (event.target.closest(".update__more")) this.toggle(row);
+    else if (event.target.closest(".feed__fill")) this.#loadOlder(row.entry);
   }
 }

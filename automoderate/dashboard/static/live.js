@@ -1,12 +1,23 @@
 // The live page of one project: what the room says, put where a person sees it.
 
+import { Attention } from "./attention.js";
 import { Feed } from "./feed.js";
+import { STATUSES } from "./filter.js";
+import { Find } from "./find.js";
+import { readOlder } from "./history.js";
+import { Keys } from "./keys.js";
+import { closeMenus } from "./menus.js";
 import { openRoom } from "./room.js";
-import { showStatistics, Tally } from "./tally.js";
-import { clockTime } from "./text.js";
+import { showStatistics } from "./statistics.js";
+import { Store } from "./store.js";
+import { Tally } from "./tally.js";
+import { clockTime, number } from "./text.js";
+import { Watchers } from "./watchers.js";
 
 const byId = (id) => document.getElementById(id);
+const byStatus = (name) => Object.fromEntries(STATUSES.map((status) => [status, byId(`${name}-${status}`)]));
 const main = byId("main");
+const { projectId, projectName, icons, contentUrl, userId } = main.dataset;
 
 const STATES = { connecting: "Connecting", live: "Live", reconnecting: "Reconnecting", disconnected: "Disconnected" };
 
@@ -37,40 +48,98 @@ function showProblem(problem) {
   byId("problem-title").textContent = title;
   byId("problem-text").textContent = text;
   for (const action of ["login", "retry", "projects"]) byId(`problem-${action}`).hidden = !actions.includes(action);
+  // Back to this view, with the filter that is in the address.
+  const login = new URL(main.dataset.loginUrl, location.href);
+  login.searchParams.set("next", location.pathname + location.search);
+  byId("problem-login").href = login.href;
   panel.hidden = false;
 }
 
-const numbers = Object.fromEntries(["approved", "rejected", "flagged", "pending"].map((status) => [status, byId(`count-${status}`)]));
-const tally = new Tally({ numbers, share: byId("share"), pace: byId("pace"), rate: byId("pace-rate") });
-const feed = new Feed(
-  { list: byId("feed"), empty: byId("feed-empty"), bar: byId("feed-bar"), showNew: byId("show-new"), template: byId("update-template"), title: byId("feed-title") },
-  main.dataset.icons,
-  tally,
-);
-const statistics = { list: byId("stats-list"), empty: byId("stats-empty"), time: byId("stats-time") };
-
+const tally = new Tally({
+  numbers: byStatus("count"), fresh: byStatus("fresh"), share: byId("share"), shareBefore: byId("share-before"), total: byId("total"),
+  totalBefore: byId("total-before"), pace: byId("pace"), rate: byId("pace-rate"),
+}); // prettier-ignore
+const attention = new Attention(
+  {
+    sound: byId("alert-sound"), notify: byId("alert-notify"), title: byId("alert-title"), flagged: byId("alert-flagged"),
+    filtered: byId("alert-filter"), note: byId("alert-note"), announcer: byId("announcer"),
+  },
+  projectName,
+); // prettier-ignore
 const pause = byId("pause");
+let paused = false;
+
+/** The button says what it will do. */
+function showPause(held) {
+  const text = paused ? (held ? `Resume, ${number(held)} new` : "Resume") : "Pause";
+  pause.querySelector("use").setAttribute("href", `${icons}#${paused ? "play" : "pause"}`);
+  pause.querySelector(".pause__text").textContent = text;
+  pause.title = paused ? "Show what came meanwhile, and go on" : "Let new updates wait, so that the list stands still";
+}
+
+const feed = new Feed(
+  {
+    list: byId("feed"), empty: byId("feed-empty"), bar: byId("feed-bar"), showNew: byId("show-new"), template: byId("update-template"),
+    title: byId("feed-title"), older: byId("older"), olderText: byId("older-text"), count: byId("feed-count"),
+  },
+  { icons, contentUrl, projectId },
+  {
+    store: new Store(),
+    tally,
+    history: (before) => readOlder(projectId, before),
+    listeners: {
+      came: (entry) => find.learn(entry),
+      arrived: (entry) => attention.arrived(entry),
+      looking: (contentId) => room.look(contentId),
+      held: showPause,
+    },
+  },
+); // prettier-ignore
+const find = new Find(
+  {
+    counters: byStatus("filter"), search: byId("search"), type: byId("filter-type"), moderator: byId("filter-moderator"),
+    rule: byId("filter-rule"), clear: [byId("clear"), byId("empty-clear")], more: byId("filters-text"),
+  },
+  (filter) => feed.setFilter(filter),
+); // prettier-ignore
 pause.addEventListener("click", () => {
-  const paused = pause.getAttribute("aria-pressed") !== "true";
-  pause.setAttribute("aria-pressed", String(paused));
-  pause.querySelector("use").setAttribute("href", `${main.dataset.icons}#${paused ? "play" : "pause"}`);
+  paused = !paused;
   feed.pause(paused);
+  showPause(0);
 });
 
-byId("stats").open = matchMedia("(min-width: 60rem)").matches;
+const watchers = new Watchers({ box: byId("watchers"), list: byId("watchers-list") }, userId, (lookers) => feed.look(lookers));
+new Keys(
+  { list: byId("feed"), bar: byId("feed-bar"), search: byId("search"), pause, dialog: byId("keys"), open: byId("keys-open"), enabled: byId("keys-enabled") },
+  feed,
+);
 
-const room = openRoom(main.dataset.projectId, {
+closeMenus(main);
+
+// On a phone the list comes first, and the charts are folded below it.
+const wide = matchMedia("(min-width: 60rem)");
+const unfold = () => {
+  byId("charts").open = wide.matches;
+  byId("stats").open = wide.matches;
+};
+wide.addEventListener("change", unfold);
+unfold();
+
+const statistics = { list: byId("stats-list"), empty: byId("stats-empty"), time: byId("stats-time") };
+const room = openRoom(projectId, {
   state: showState,
   problem: showProblem,
+  opened: (count) => feed.opened(count),
   gap() {
-    tally.restart();
-    byId("tally-title").textContent = `Since ${clockTime(new Date())}`;
-    feed.restart("Some updates were missed while the connection was away. The list starts again here.");
+    byId("missed").textContent = `Some updates were missed at ${clockTime(new Date())}.`;
+    feed.gap("Some updates were missed here while the connection was away.");
   },
-  update(event, data) {
+  update(event, data, recent) {
     if (event === "stats_update") showStatistics(statistics, data);
-    else if (event === "rule_update") feed.rule(data);
-    else feed.update(data);
+    else feed.arrive(event === "rule_update" ? "rule" : "update", data, recent);
   },
+  present: (users) => watchers.present(users),
+  changed: (joined, left) => watchers.changed(joined, left),
+  looking: (user, contentId) => watchers.looks(user, contentId),
 });
 byId("problem-retry").addEventListener("click", () => room.retry());

@@ -1,138 +1,123 @@
 // The conversation with the server about one project's room: joining, coming back, catching up, and what went wrong.
 
-import { io } from "./vendor/socket.io.esm.min.js";
+import { Backoff, makeConnection } from "./connection.js";
+import { Position } from "./position.js";
 
-const SEEN_LIMIT = 2000; // event ids remembered to recognise an update that arrives twice
-const RETRY_FIRST = 1500; // milliseconds; doubles with every attempt
-const RETRY_LAST = 30_000;
+const RECENT = 100; // updates that a page begins with
 const UPDATES = ["moderation_update", "content_received", "stats_update", "rule_update"];
 // After these the server would only say the same again until a person changes something.
-const FINAL = new Set(["authentication_required", "project_not_found", "access_denied", "invalid_project_id", "project_id_required", "room_limit"]);
-
-/** Is event id `a` newer than `b`? Ids are "milliseconds-sequence", too large together for one number. */
-function newer(a, b) {
-  const [aTime, aSequence] = a.split("-").map(Number);
-  const [bTime, bSequence] = b.split("-").map(Number);
-  return aTime === bTime ? aSequence > bSequence : aTime > bTime;
-}
+const FINAL = new Set(["project_not_found", "access_denied", "invalid_project_id", "project_id_required", "room_limit"]);
+// Said of what a person looks at, which may be no more, or not yet again.
+const OF_LOOKING = new Set(["presence_required", "invalid_content_id"]);
+const LOOK_PAUSE = 1000; // milliseconds between two things that the server is told this person looks at
 
 /**
  * Joins a project's room and stays in it. The listeners:
  * `state(name)` with "connecting", "live", "reconnecting" or "disconnected";
- * `update(event, data)` once per update; `gap()` where updates were missed for good;
- * `problem(error)` with {code, message, final}, or null once it is over.
- * Returns `{ retry }`, which tries again at once.
+ * `update(event, data, recent)` once per update, `recent` for those from before the page was opened;
+ * `opened(count)` once these are there; `gap()` where updates were missed for good;
+ * `present(users)`, `changed(joined, left)` and `looking(userId, contentId)` as people come, go and look;
+ * `problem(error)` with {code, message}, or null once it is over.
+ * Returns `{ retry, look }`: try again at once; tell the others which content is open here, or null.
  */
 export function openRoom(projectId, listeners) {
-  // Where polling is not served, WebSocket is. WebTransport, which would be tried after both, never is.
-  const socket = io({ autoConnect: false, transports: ["polling", "websocket"], tryAllTransports: true });
-  const seen = new Set();
-  let position = null; // the newest event id of this project that we know of
+  const connection = makeConnection({ up: join, down: () => listeners.state(waiting()), signedOut: stop });
+  const { socket } = connection;
+  const backoff = new Backoff();
+  const position = new Position();
   let wasLive = false;
-  let welcomed = false; // since the last time the server said that nobody is logged in
-  let stopped = false; // by a final problem
-  let attempts = 0;
-  let timer;
+  let isLive = false;
+  let recent = 0; // updates that came before the first answer
+  let looked = null;
+  let told = null;
+  let pausing = false;
 
   const waiting = () => (wasLive ? "reconnecting" : "connecting");
 
-  function later(action) {
-    clearTimeout(timer);
-    const delay = Math.min(RETRY_LAST, RETRY_FIRST * 2 ** attempts++) * (0.75 + Math.random() / 2);
-    timer = setTimeout(action, delay);
-  }
-
   function join() {
-    clearTimeout(timer);
-    socket.emit("join_project", position === null ? { project_id: projectId } : { project_id: projectId, last_event_id: position });
-  }
-
-  function remember(id) {
-    seen.add(id);
-    if (seen.size > SEEN_LIMIT) seen.delete(seen.values().next().value);
-    if (position === null || newer(id, position)) position = id;
+    backoff.cancel();
+    isLive = false;
+    told = null;
+    socket.emit("join_project", { project_id: projectId, presence: true, ...position.request({ recent: RECENT }) });
   }
 
   function receive(event, data) {
-    if (data === null || typeof data !== "object") return;
-    if (typeof data.event_id === "string") {
-      if (seen.has(data.event_id)) return;
-      remember(data.event_id);
-    }
-    listeners.update(event, data);
+    if (data === null || typeof data !== "object" || !position.take(data.event_id)) return;
+    if (!wasLive) recent += 1;
+    listeners.update(event, data, !wasLive);
   }
 
   function joined(answer) {
     if (answer?.project_id !== projectId) return;
-    if (answer.recovered === false) {
-      // The history starts anew: ids from before say nothing about what is new now.
-      seen.clear();
-      position = null;
+    if (!position.joined(answer)) {
       listeners.gap();
+      // What is kept of what was missed, on top of what is there.
+      socket.emit("join_project", { project_id: projectId, presence: true, recent: RECENT });
     }
-    if (typeof answer.last_event_id === "string" && (position === null || newer(answer.last_event_id, position))) {
-      position = answer.last_event_id;
-    }
-    attempts = 0;
+    if (!wasLive) listeners.opened(recent);
+    backoff.reset();
     wasLive = true;
+    isLive = true;
     listeners.problem(null);
     listeners.state("live");
+    tellLook();
   }
 
   function failed(error) {
-    if (stopped || (error?.project_id !== undefined && error.project_id !== projectId)) return;
     const code = String(error?.code ?? "unknown");
-    if (code === "authentication_required" && welcomed) {
-      // This person logged out, perhaps on another device: whether our own cookie is still good shows at the door.
-      welcomed = false;
-      listeners.state(waiting());
-      socket.disconnect();
-      later(() => socket.connect());
-      return;
-    }
-    const final = FINAL.has(code);
-    listeners.problem({ code, message: String(error?.message ?? ""), final });
-    if (final) {
-      stopped = true;
-      clearTimeout(timer);
-      listeners.state("disconnected");
-      socket.disconnect();
+    if (code === "authentication_required" || OF_LOOKING.has(code)) return; // the first is the connection's business
+    if (error?.project_id !== undefined && error.project_id !== projectId) return;
+    if (FINAL.has(code)) {
+      connection.close();
+      stop(error);
     } else {
+      listeners.problem({ code, message: String(error?.message ?? "") });
       listeners.state(waiting());
-      later(() => (socket.connected ? join() : socket.connect()));
+      backoff.later(() => socket.connected && join());
     }
   }
 
-  socket.on("connect", join);
-  socket.on("connected", () => (welcomed = true));
+  function stop(error) {
+    backoff.cancel();
+    isLive = false;
+    listeners.problem({ code: error.code, message: String(error.message ?? "") });
+    listeners.state("disconnected");
+  }
+
+  // However fast somebody goes through the list, the server hears of it at a pace that it allows.
+  function tellLook() {
+    if (!isLive || pausing || looked === told) return;
+    told = looked;
+    socket.emit("looking_at", { project_id: projectId, content_id: looked });
+    pausing = true;
+    setTimeout(() => {
+      pausing = false;
+      tellLook();
+    }, LOOK_PAUSE);
+  }
+
   socket.on("joined_project", joined);
   socket.on("error", failed);
+  socket.on("disconnect", () => (isLive = false));
   for (const event of UPDATES) socket.on(event, (data) => receive(event, data));
-
-  socket.on("disconnect", (reason) => {
-    if (stopped) return;
-    listeners.state(waiting());
-    // Other reasons leave the coming back to the client library.
-    if (reason === "io server disconnect") later(() => socket.connect());
-  });
-
-  socket.on("connect_error", () => {
-    if (stopped) return;
-    listeners.state(waiting());
-    if (!socket.active) later(() => socket.connect());
-  });
+  const mine = (data) => data !== null && typeof data === "object" && data.project_id === projectId;
+  socket.on("presence_state", (data) => mine(data) && listeners.present(data.users));
+  socket.on("presence_change", (data) => mine(data) && listeners.changed(data.joined, data.left));
+  socket.on("presence_looking", (data) => mine(data) && listeners.looking(data.user_id, data.content_id));
 
   listeners.state("connecting");
-  socket.connect();
+  connection.open();
 
   return {
     retry() {
-      clearTimeout(timer);
-      stopped = false;
+      backoff.cancel();
       listeners.problem(null);
       listeners.state(waiting());
-      if (socket.connected) join();
-      else socket.connect();
+      connection.open();
+    },
+    look(contentId) {
+      looked = typeof contentId === "string" && contentId !== "" && contentId.length <= 100 ? contentId : null;
+      tellLook();
     },
   };
 }

@@ -1,66 +1,82 @@
-// The numbers beside the list: how many of each status, their shares, and the pace of the last five minutes.
+// The numbers beside the list: how many of each status, what was there before against what came since, and the pace.
 
-import { clockTime, label, number, plain, readTime } from "./text.js";
+import { setText } from "./elements.js";
+import { STATUSES } from "./filter.js";
+import { counted, number } from "./text.js";
 
-const STATUSES = ["approved", "rejected", "flagged", "pending"];
 const DECIDED = ["approved", "rejected", "flagged"];
 const COLUMNS = 30;
 const SPAN = 10_000; // milliseconds per column
-const STATISTICS = 24; // entries of a stats_update shown
 const SVG = "http://www.w3.org/2000/svg";
 
-function rectangles(svg, statuses) {
+const none = () => Object.fromEntries(STATUSES.map((status) => [status, 0]));
+const sum = (counts) => STATUSES.reduce((total, status) => total + counts[status], 0);
+
+function rectangles(svg, statuses, className = "") {
   return statuses.map((status) => {
     const rectangle = document.createElementNS(SVG, "rect");
     rectangle.dataset.status = status;
+    if (className) rectangle.setAttribute("class", className);
     svg.append(rectangle);
     return rectangle;
   });
 }
 
 function place(rectangle, x, y, width, height) {
-  rectangle.setAttribute("x", x.toFixed(3));
-  rectangle.setAttribute("y", y.toFixed(3));
-  rectangle.setAttribute("width", Math.max(0, width).toFixed(3));
-  rectangle.setAttribute("height", Math.max(0, height).toFixed(3));
+  const box = { x, y, width: Math.max(0, width), height: Math.max(0, height) };
+  for (const [name, value] of Object.entries(box)) {
+    const text = value.toFixed(2);
+    if (rectangle.getAttribute(name) !== text) rectangle.setAttribute(name, text);
+  }
 }
 
 export class Tally {
-  /** `elements`: numbers (status -> element), share and pace (svg), rate. */
+  /**
+   * `elements`: numbers and fresh (status -> element; all that is counted, and how many came since the page was opened),
+   * share and shareBefore (svg) with total and totalBefore (their words), pace (svg), rate.
+   */
   constructor(elements) {
     Object.assign(this, elements);
+    this.opened = Date.now();
+    this.since = none();
+    this.before = none();
+    this.slots = new Map(); // time / SPAN -> { since, before }
     this.shareParts = rectangles(this.share, STATUSES);
-    this.columns = Array.from({ length: COLUMNS }, () => rectangles(this.pace, DECIDED));
+    this.shareBeforeParts = rectangles(this.shareBefore, STATUSES);
+    this.columns = Array.from({ length: COLUMNS }, () => [
+      ...rectangles(this.pace, DECIDED, "pace__before"),
+      ...rectangles(this.pace, DECIDED),
+    ]);
+    this.line = document.createElementNS(SVG, "rect");
+    this.line.setAttribute("class", "pace__opened");
+    this.pace.append(this.line);
     this.scheduled = false;
-    this.restart();
+    this.#schedule();
     setInterval(() => this.#schedule(), SPAN); // the columns move on when nothing arrives, too
   }
 
-  restart() {
-    this.counts = Object.fromEntries(STATUSES.map((status) => [status, 0]));
-    this.slots = new Map(); // time / SPAN -> {approved, rejected, flagged}
+  /** One more content. */
+  count(entry) {
+    this.#add(entry.status, entry.decided ?? entry.time, entry.old);
+  }
+
+  /** One that had the status `was` has another now; `old`: it had already when the page was opened. */
+  decide(entry, was, old) {
+    const counts = entry.old ? this.before : this.since;
+    counts[was] = Math.max(0, counts[was] - 1);
+    this.#add(entry.status, entry.decided ?? entry.time, old);
+  }
+
+  #add(status, time, old) {
+    (old ? this.before : this.since)[status] += 1;
+    if (status !== "pending") {
+      // A publisher's clock may be ahead of ours: nothing lies in the future.
+      const key = Math.floor(Math.min(time.getTime(), Date.now()) / SPAN);
+      let slot = this.slots.get(key);
+      if (!slot) this.slots.set(key, (slot = { since: none(), before: none() }));
+      slot[old ? "before" : "since"][status] += 1;
+    }
     this.#schedule();
-  }
-
-  /** One more content of this status. */
-  count(status, time) {
-    this.counts[status] += 1;
-    if (status !== "pending") this.#slot(time)[status] += 1;
-    this.#schedule();
-  }
-
-  /** One that was pending is decided. */
-  decide(status, time) {
-    this.counts.pending = Math.max(0, this.counts.pending - 1);
-    this.count(status, time);
-  }
-
-  #slot(time) {
-    // A publisher's clock may be ahead of ours: nothing lies in the future.
-    const key = Math.floor(Math.min(time.getTime(), Date.now()) / SPAN);
-    let slot = this.slots.get(key);
-    if (!slot) this.slots.set(key, (slot = { approved: 0, rejected: 0, flagged: 0 }));
-    return slot;
   }
 
   #schedule() {
@@ -73,67 +89,50 @@ export class Tally {
   }
 
   #draw() {
-    for (const status of STATUSES) this.numbers[status].textContent = number(this.counts[status]);
-    this.#drawShare();
+    for (const status of STATUSES) {
+      setText(this.numbers[status], number(this.since[status] + this.before[status]));
+      setText(this.fresh[status], `+${number(this.since[status])}`);
+    }
+    this.#drawShare(this.share, this.shareParts, this.since);
+    this.#drawShare(this.shareBefore, this.shareBeforeParts, this.before);
+    setText(this.total, counted(sum(this.since), "update"));
+    setText(this.totalBefore, `Last ${number(sum(this.before))} before that`);
+    this.totalBefore.parentElement.hidden = sum(this.before) === 0;
     this.#drawPace();
   }
 
-  #drawShare() {
-    const total = STATUSES.reduce((sum, status) => sum + this.counts[status], 0);
+  #drawShare(svg, parts, counts) {
+    const total = sum(counts);
     let x = 0;
     STATUSES.forEach((status, index) => {
-      const width = total ? (100 * this.counts[status]) / total : 0;
-      place(this.shareParts[index], x, 0, width, 1);
+      const width = total ? (100 * counts[status]) / total : 0;
+      place(parts[index], x, 0, width, 1);
       x += width;
     });
-    const text = STATUSES.map((status) => `${total ? Math.round((100 * this.counts[status]) / total) : 0} % ${status}`).join(", ");
-    this.share.setAttribute("aria-label", total ? text : "No decisions yet");
+    const text = STATUSES.map((status) => `${total ? Math.round((100 * counts[status]) / total) : 0} % ${status}`).join(", ");
+    svg.setAttribute("aria-label", total ? text : "No decisions yet");
   }
 
   #drawPace() {
-    const last = Math.floor(Date.now() / SPAN);
+    const now = Date.now();
+    const last = Math.floor(now / SPAN);
     for (const key of this.slots.keys()) if (key <= last - COLUMNS) this.slots.delete(key);
-    const none = { approved: 0, rejected: 0, flagged: 0 };
-    const shown = Array.from({ length: COLUMNS }, (_, index) => this.slots.get(last - COLUMNS + 1 + index) ?? none);
-    const sums = shown.map((slot) => DECIDED.reduce((sum, status) => sum + slot[status], 0));
-    const scale = 58 / Math.max(4, ...sums);
-    shown.forEach((slot, index) => {
+    const empty = { since: none(), before: none() };
+    const shown = Array.from({ length: COLUMNS }, (_, index) => this.slots.get(last - COLUMNS + 1 + index) ?? empty);
+    const sums = shown.map(({ since, before }) => sum(since) + sum(before));
+    const scale = 56 / Math.max(4, ...sums);
+    shown.forEach(({ since, before }, index) => {
       let y = 60;
-      DECIDED.forEach((status, part) => {
-        const height = slot[status] * scale;
-        y -= height;
-        place(this.columns[index][part], index * 10 + 1, y, 8, height);
+      [...DECIDED.map((status) => before[status]), ...DECIDED.map((status) => since[status])].forEach((count, part) => {
+        y -= count * scale;
+        place(this.columns[index][part], index * 10 + 1, y, 8, count * scale);
       });
     });
-    const minute = sums.slice(-6).reduce((sum, value) => sum + value, 0);
-    const all = sums.reduce((sum, value) => sum + value, 0);
-    this.rate.textContent = `${number(minute)} in the last minute`;
-    this.pace.setAttribute("aria-label", `${number(all)} decisions in the last five minutes, ${number(minute)} in the last minute`);
+    const opened = (this.opened / SPAN - (last - COLUMNS + 1)) * 10;
+    place(this.line, Math.max(0, opened), 0, opened > 0 ? 1 : 0, 60);
+    const minute = sums.slice(-6).reduce((total, value) => total + value, 0);
+    const all = sums.reduce((total, value) => total + value, 0);
+    setText(this.rate, `${number(minute)} in the last minute`);
+    this.pace.setAttribute("aria-label", `${counted(all, "decision")} in the last five minutes, ${number(minute)} in the last minute`);
   }
-}
-
-/** Shows the newest stats_update: whatever numbers the pipeline sends. `elements`: list, empty, time. */
-export function showStatistics(elements, data) {
-  const rows = [];
-  for (const [key, value] of Object.entries(data)) {
-    if (["event_id", "project_id", "timestamp"].includes(key)) continue;
-    if (value !== null && typeof value === "object" && !Array.isArray(value)) {
-      for (const [inner, part] of Object.entries(value)) rows.push([`${label(key)}: ${label(inner).toLowerCase()}`, part]);
-    } else {
-      rows.push([label(key), value]);
-    }
-  }
-  elements.list.replaceChildren(
-    ...rows.slice(0, STATISTICS).map(([name, value]) => {
-      const pair = document.createElement("div");
-      const term = document.createElement("dt");
-      const description = document.createElement("dd");
-      term.textContent = name;
-      description.textContent = plain(value);
-      pair.append(term, description);
-      return pair;
-    }),
-  );
-  elements.empty.hidden = rows.length > 0;
-  elements.time.textContent = `as of ${clockTime(readTime(data.timestamp))}`;
 }

@@ -14,6 +14,9 @@ export const clockTime = (date) => clock.format(date);
 export const fullTime = (date) => full.format(date);
 export const number = (value) => decimal.format(value);
 
+/** "1 update", "12 updates". */
+export const counted = (count, one) => `${number(count)} ${count === 1 ? one : `${one}s`}`;
+
 /** Seconds: "8 ms", "1.2 s", "2 min 5 s". */
 export function duration(seconds) {
   if (typeof seconds !== "number" || !Number.isFinite(seconds) || seconds < 0) return "";
@@ -35,4 +38,14 @@ export function plain(value) {
   if (typeof value === "number") return number(value);
   if (typeof value === "boolean") return value ? "Yes" : "No";
   return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+/** A text that is longer than so many characters, cut. */
+export const shortened = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
+
+/** One or two letters for a name: "Ann Lee" -> "AL", "olga" -> "O". */
+export function initials(name) {
+  const words = String(name).split(/[\s._@-]+/u).filter(Boolean);
+  const letters = words.slice(0, 2).map((word) => [...word][0]);
+  return (letters.join("") || "?").toUpperCase();
 }
