@@ -8,13 +8,12 @@ cannot start (the database is away, the port is taken, ...).
 from __future__ import annotations
 
 import importlib
-import ipaddress
-import json
-import logging
 import os
-import re
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -26,15 +25,17 @@ from automoderate.settings import CONFIG_VARIABLE, OPTIONS, Loaded, Option, Sett
 F = TypeVar("F", bound=Callable[..., Any])
 
 COMMANDS = {
-    "serve": ("automoderate.cli:serve", "Serve the dashboard and live updates."),
-    "demo": ("automoderate.demo:demo", "Try it out with a throw-away database and a simulated pipeline."),
-    "publish": ("automoderate.publish:publish", "Publish one update to the people who watch a project."),
-    "watch": ("automoderate.watch:watch", "Print a project's updates as they come."),
-    "user": ("automoderate.admin:user", "Add, list, lock out and remove users."),
-    "project": ("automoderate.admin:project", "Add, list and remove projects."),
-    "member": ("automoderate.admin:member", "Say who may see a project."),
-    "apikey": ("automoderate.admin:apikey", "Add, list, revoke and remove keys for publishing."),
-    "database": ("automoderate.admin:database", "Prepare a database."),
+    "serve": ("automoderate.cli.serve:serve", "Serve the dashboard and live updates."),
+    "demo": ("automoderate.cli.demo:demo", "Try it out with a throw-away database and a simulated pipeline."),
+    "login": ("automoderate.cli.login:login", "Log in and print the cookie that clients need."),
+    "publish": ("automoderate.cli.publish:publish", "Publish one update to the people who watch a project."),
+    "watch": ("automoderate.cli.watch:watch", "Print a project's updates as they come."),
+    "status": ("automoderate.cli.status:status", "Print what happens on the nodes."),
+    "user": ("automoderate.cli.admin:user", "Add, list, lock out and remove users."),
+    "project": ("automoderate.cli.admin:project", "Add, list and remove projects."),
+    "member": ("automoderate.cli.admin:member", "Say who may see a project."),
+    "apikey": ("automoderate.cli.admin:apikey", "Add, list, revoke and remove keys for publishing."),
+    "database": ("automoderate.cli.admin:database", "Prepare a database."),
 }
 """Command name -> where it is and what its group's help says of it."""
 
@@ -45,7 +46,7 @@ class WrongUsage(click.ClickException):
     exit_code = 2
 
 
-class CannotStart(click.ClickException):
+class Unavailable(click.ClickException):
     """Ends a command with one line that names the fix, and exit status 3."""
 
     exit_code = 3
@@ -54,10 +55,10 @@ class CannotStart(click.ClickException):
 class _Root(click.Group):
     """A group that imports its commands late and says what is wrong in one line."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
@@ -65,7 +66,7 @@ class _Root(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
@@ -114,12 +115,15 @@ def cli() -> None:
     """
 
 
-def settings_options(*names: str) -> Callable[[F], F]:
-    """Give a command the flags of these options and ``--config``; it gets them as keyword arguments, as given."""
+def settings_options(*names: str, **helps: str) -> Callable[[F], F]:
+    """Give a command the flags of these options and ``--config``; it gets them as keyword arguments, as given.
+
+    ``helps`` has the text for options that mean something else to this command than to ``serve``.
+    """
 
     def decorate(command: F) -> F:
         for name in reversed(names):
-            command = _flag(OPTIONS[name])(command)
+            command = _flag(OPTIONS[name], helps.get(name))(command)
         return click.option(
             "--config", metavar="FILE", help=f"A TOML file with options, named as here.  [env: {CONFIG_VARIABLE}]"
         )(command)
@@ -127,12 +131,13 @@ def settings_options(*names: str) -> Callable[[F], F]:
     return decorate
 
 
-def _flag(option: Option) -> Callable[[F], F]:
-    default = "" if option.default in (None, ()) else f"  [default: {option.default}]"
+def _flag(option: Option, text: str | None) -> Callable[[F], F]:
+    value = ", ".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
+    default = "" if value in (None, "") else f"  [default: {value}]"
     variables = f"  [env: {option.variables[1]}]" if len(option.variables) > 1 else ""
     return click.option(
         option.flag, option.name, metavar=option.metavar, multiple=option.multiple,
-        help=f"{option.help}{default}{variables}",
+        help=f"{text or option.help}{default}{variables}",
     )  # fmt: skip
 
 
@@ -144,84 +149,21 @@ def load_settings(config: str | None, flags: dict[str, Any]) -> Loaded:
         raise WrongUsage(str(error)) from None
 
 
-@cli.command()
-@settings_options(*OPTIONS)
-@click.option("--check-config", is_flag=True, help="Show the effective options and whether they would do, then leave.")
-def serve(config: str | None, check_config: bool, **flags: Any) -> None:
-    """Serve the dashboard and live updates until SIGTERM or Ctrl-C.
+def program() -> str:
+    """How to call this command line from a shell in the working directory, as it was called just now.
 
-    Every option may also be set in the environment, --max-rooms as AUTOMODERATE_MAX_ROOMS and so on, and in a TOML
-    file as max_rooms. A flag wins over the environment, the environment over the file.
-
-    \b
-    export SECRET_KEY=$(python -c 'import secrets; print(secrets.token_urlsafe(32))')
-    automoderate serve
-    automoderate serve --host 0.0.0.0 --trusted-proxy 10.0.0.0/8 --config /etc/automoderate.toml
-    automoderate serve --workers 4 --redis-url redis://127.0.0.1:6379/0
-
-    In front of an existing AutoModerate, whose database is only read:
-
-    \b
-    DATABASE_URL=postgresql://… automoderate serve --wsgi 'app:create_app()'
-
-    Exit status: 0 stopped, 2 wrong usage, 3 cannot start.
+    ``automoderate`` where a shell finds it by that name, else its path: what a command prints for a person to copy has
+    to work as it is printed.
     """
-    loaded = load_settings(config, flags)
-    settings = loaded.settings
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    from automoderate import app  # here, as it imports everything
-
-    if check_config:
-        _show(loaded)
-        found = app.problems(settings)
-        for problem in found[:-1]:
-            click.echo(f"Error: {problem}", err=True)
-        if found:
-            raise CannotStart(found[-1])
-        click.echo("# This would do.")
-        return
-    try:
-        if settings.workers > 1:
-            from automoderate import workers
-
-            sys.exit(workers.run(settings))
-        app.run(settings)
-    except app.CannotStart as error:
-        raise CannotStart(str(error)) from None
-
-
-def _show(loaded: Loaded) -> None:
-    """Print the effective options as a file that ``--config`` takes, each with where it came from."""
-    for option in OPTIONS.values():
-        value = getattr(loaded.settings, option.name)
-        source = loaded.sources[option.name]
-        if value is None:
-            click.echo(f"# {option.name} is not set")
-        elif option.name == "secret_key":
-            click.echo(f"# {option.name} is set, hidden, {len(value)} characters  # {source}")
-        else:
-            click.echo(f"{option.name} = {_toml(_shown(option.name, value))}  # {source}")
-
-
-def _shown(name: str, value: Any) -> Any:
-    if name == "database_url":
-        from automoderate.directory.database import Database
-
-        return str(Database(value))
-    if name == "redis_url":
-        return re.sub(r"//[^/@]*@", "//***@", value)
-    return value
-
-
-def _toml(value: Any) -> str:
-    """A value as TOML writes it; of these types that is also how JSON does."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"[{', '.join(_toml(each) for each in value)}]"
-    if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
-        value = str(value)
-    return json.dumps(value, ensure_ascii=False)
+    called = Path(sys.argv[0])
+    as_module = called.name == "__main__.py"
+    path = Path(sys.executable) if as_module else called.absolute()
+    found = shutil.which(path.name)
+    if found is not None and Path(found).absolute() == path:
+        shown = path.name
+    else:
+        shown = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    return shlex.quote(shown) + (" -m automoderate" if as_module else "")
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ import attrs
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from automoderate.announcing import Announcer, announce, announcer
-from automoderate.cli import CannotStart, WrongUsage, load_settings, settings_options
+from automoderate.cli import Unavailable, WrongUsage, load_settings, settings_options
+from automoderate.cli.announce import Announcer, announce, announcer
 from automoderate.core.hub import AccessChanged, LoggedOut
 from automoderate.directory import accounts
 from automoderate.directory.accounts import Conflict, NotFound
@@ -28,15 +28,24 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_URL = "http://127.0.0.1:6217"
 
+_DATABASE = (
+    "The database of users and projects (sqlite:///file or postgresql://…). Without it a file of our own, "
+    "automoderate.sqlite3, is made in the working directory."
+)
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 password_stdin = click.option(
     "--password-stdin", is_flag=True, help="Read the password from the first line of standard input; do not ask."
 )
 
 
+KEYS_LATER = "within a few seconds"
+"""When a key stops working where no server was told: they believe in one no longer."""
+
+
 def database_options(command: F) -> F:
     """The flags that say which database."""
-    return settings_options("database_url")(command)
+    return settings_options("database_url", database_url=_DATABASE)(command)
 
 
 def announcing_options(command: F) -> F:
@@ -48,7 +57,9 @@ def announcing_options(command: F) -> F:
     redis_url = click.option(
         "--redis-url", metavar="URL", help="The Redis that the nodes share, through which all of them are told at once."
     )
-    return settings_options("database_url", "secret_key")(redis_url(url(command)))
+    signing = "The running server's secret key, with which it is told. Better set SECRET_KEY: others can see a flag."
+    options = settings_options("database_url", "secret_key", database_url=_DATABASE, secret_key=signing)
+    return options(redis_url(url(command)))
 
 
 @contextlib.contextmanager
@@ -63,13 +74,13 @@ def opened(config: str | None, flags: Mapping[str, Any], *, write: bool) -> Iter
             database.check()
         yield database
     except DatabaseUnavailable as error:
-        raise CannotStart(str(error)) from None
+        raise Unavailable(str(error)) from None
     except (NotFound, Conflict) as error:
         raise click.ClickException(str(error.args[0])) from None
     except ValueError as error:
         raise WrongUsage(str(error)) from None
     except SQLAlchemyError as error:
-        raise CannotStart(database.explain(error)) from None
+        raise Unavailable(database.explain(error)) from None
     finally:
         database.close()
 
@@ -203,7 +214,7 @@ def user_disconnect(name: str, url: str, config: str | None, **flags: Any) -> No
     """End a user's live sessions now. Nothing is changed.
 
     A browser that is still logged in comes back as a new session: to keep a user out, deactivate the user. Exit
-    status: 0 announced, 1 no such user or refused, 2 wrong usage, 3 nobody to tell can be reached.
+    status: 0 announced, 1 no such user or refused, 2 wrong usage, 3 no server can be told.
 
     \b
     automoderate user disconnect ann
@@ -274,7 +285,7 @@ def project_list(name: str | None, as_json: bool, config: str | None, **flags: A
 @click.argument("name", metavar="PROJECT")
 @announcing_options
 def project_remove(name: str, url: str, config: str | None, **flags: Any) -> None:
-    """Remove a project, its members and its API keys; whoever watches it stops seeing it.
+    """Remove a project, its members and its API keys; those who watch it stop seeing it.
 
     \b
     automoderate project remove 3f0c9a34-…
@@ -400,30 +411,30 @@ def apikey_list(project_name: str, as_json: bool, config: str | None, **flags: A
 
 @apikey.command("revoke")
 @click.argument("key")
-@database_options
-def apikey_revoke(key: str, config: str | None, **flags: Any) -> None:
+@announcing_options
+def apikey_revoke(key: str, url: str, config: str | None, **flags: Any) -> None:
     """Make a key worthless at once, and keep its row.
 
     \b
     automoderate apikey revoke am_…
     """
-    with opened(config, flags, write=True) as database:
-        accounts.revoke_api_key(database, key)
-        click.echo("The key is revoked.")
+    with announced(config, flags, url) as (database, to):
+        project_id = accounts.revoke_api_key(database, key)
+    click.echo(f"The key is revoked. {announce(to, AccessChanged(project_id=project_id), KEYS_LATER)}")
 
 
 @apikey.command("remove")
 @click.argument("key")
-@database_options
-def apikey_remove(key: str, config: str | None, **flags: Any) -> None:
-    """Remove a key, by its id or the secret itself.
+@announcing_options
+def apikey_remove(key: str, url: str, config: str | None, **flags: Any) -> None:
+    """Remove a key, by its id or the secret itself; it is worthless at once.
 
     \b
     automoderate apikey remove am_…
     """
-    with opened(config, flags, write=True) as database:
-        accounts.remove_api_key(database, key)
-        click.echo("The key is removed.")
+    with announced(config, flags, url) as (database, to):
+        project_id = accounts.remove_api_key(database, key)
+    click.echo(f"The key is removed. {announce(to, AccessChanged(project_id=project_id), KEYS_LATER)}")
 
 
 # The database -------------------------------------------------------------------------------------------------
@@ -452,7 +463,7 @@ def database_create(config: str | None, **flags: Any) -> None:
         made.create_all()
         made.check()
     except DatabaseUnavailable as error:
-        raise CannotStart(str(error)) from None
+        raise Unavailable(str(error)) from None
     finally:
         made.close()
     click.echo(f"{made} has its tables.")

@@ -1,4 +1,4 @@
-"""``automoderate demo``: the whole thing in one command, with people, projects and a pipeline that keeps it busy."""
+"""``automoderate demo``: the whole thing in one command, with users, projects and a pipeline that keeps it busy."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from attrs import define, field, frozen
 from sqlalchemy.orm import Session
 from werkzeug.security import generate_password_hash
 
-from automoderate import adapters
-from automoderate.cli import CannotStart, WrongUsage
+from automoderate import _logs, adapters
+from automoderate.adapters.runtime import Handle
+from automoderate.cli import Unavailable, WrongUsage, program
 from automoderate.directory.database import Database
 from automoderate.directory.tables import ApiKey, Project, ProjectMember, User
 from automoderate.notifier import WebSocketNotifier
+from automoderate.settings import OPTIONS, Settings
 
 if TYPE_CHECKING:
     from automoderate.app import Assembly
@@ -39,8 +41,8 @@ _LARGEST_RATE = 1000.0
 
 
 @frozen
-class Person:
-    """A user of the demo and the password to log in with."""
+class DemoUser:
+    """A user of the demo, and the password to log in with."""
 
     id: str
     name: str
@@ -48,69 +50,68 @@ class Person:
 
 
 @frozen
-class Place:
-    """A project of the demo, who may see it, and the key to publish to it."""
+class DemoProject:
+    """A project of the demo, its owner and members, and the key that publishes to it."""
 
     id: str
     name: str
     description: str
-    owner: Person
-    members: tuple[Person, ...]
+    owner: DemoUser
+    members: tuple[DemoUser, ...]
     api_key: str
 
 
 @frozen
-class World:
-    """Everybody and everything in the demo, the same for the same seed."""
+class DemoData:
+    """All users and projects of the demo, the same for the same seed."""
 
-    people: tuple[Person, ...]
-    places: tuple[Place, ...]
+    users: tuple[DemoUser, ...]
+    projects: tuple[DemoProject, ...]
 
     @classmethod
-    def of(cls, seed: int) -> World:
-        """The world that follows from a seed."""
+    def of(cls, seed: int) -> DemoData:
+        """The data that follows from a seed."""
         chance = random.Random(f"automoderate demo {seed}")
 
         def new_id() -> str:
             return str(uuid.UUID(int=chance.getrandbits(128), version=4))
 
-        def person(name: str) -> Person:
-            return Person(new_id(), name, f"{name}-{chance.randrange(16**6):06x}")
+        def user(name: str) -> DemoUser:
+            return DemoUser(new_id(), name, f"{name}-{chance.randrange(16**6):06x}")
 
-        alice, bob = person("alice"), person("bob")
-        forum, market = "Harbour Forum", "Night Market"
-        return cls(
-            (alice, bob),
-            (
-                Place(new_id(), forum, "Comments of a town's forum", alice, (bob,), f"am_{chance.randbytes(20).hex()}"),
-                Place(new_id(), market, "Offers and questions", bob, (), f"am_{chance.randbytes(20).hex()}"),
-            ),
-        )
+        alice, bob = user("alice"), user("bob")
+
+        def project(name: str, description: str, owner: DemoUser, *members: DemoUser) -> DemoProject:
+            return DemoProject(new_id(), name, description, owner, members, f"am_{chance.randbytes(20).hex()}")
+
+        forum = project("Harbour Forum", "Comments of a town's forum", alice, bob)
+        market = project("Night Market", "Offers and questions", bob)
+        return cls((alice, bob), (forum, market))
 
     def save(self, database: Database) -> None:
         """Write it all into an empty database."""
         with Session(database.engine) as session:
-            for person in self.people:
+            for user in self.users:
                 # Hardly any rounds: these passwords are printed on the screen, and a demo should start at once.
-                hashed = generate_password_hash(person.password, method="pbkdf2:sha256:1000")
+                hashed = generate_password_hash(user.password, method="pbkdf2:sha256:1000")
                 session.add(
                     User(
-                        id=person.id,
-                        username=person.name,
-                        email=f"{person.name}@example.org",
+                        id=user.id,
+                        username=user.name,
+                        email=f"{user.name}@example.org",
                         password_hash=hashed,
                         is_admin=False,
                         is_active=True,
                     )
                 )
             session.flush()
-            for place in self.places:
+            for project in self.projects:
                 session.add(
                     Project(
-                        id=place.id,
-                        name=place.name,
-                        description=place.description,
-                        user_id=place.owner.id,
+                        id=project.id,
+                        name=project.name,
+                        description=project.description,
+                        user_id=project.owner.id,
                         is_active=True,
                     )
                 )
@@ -118,16 +119,16 @@ class World:
                 session.add(
                     ApiKey(
                         id=str(uuid.uuid4()),
-                        key=place.api_key,
+                        key=project.api_key,
                         name="demo",
-                        project_id=place.id,
+                        project_id=project.id,
                         is_active=True,
                         usage_count=0,
                     )
                 )
-                for member in place.members:
+                for member in project.members:
                     member_id = str(uuid.uuid4())
-                    session.add(ProjectMember(id=member_id, project_id=place.id, user_id=member.id, role="member"))
+                    session.add(ProjectMember(id=member_id, project_id=project.id, user_id=member.id, role="member"))
             session.commit()
 
 
@@ -198,7 +199,7 @@ class Pipeline:
     """
 
     notifier: WebSocketNotifier
-    places: Sequence[Place]
+    projects: Sequence[DemoProject]
     rate: float
     chance: random.Random
     _next_content: float = field(default=0.0, init=False)
@@ -218,12 +219,12 @@ class Pipeline:
         return min([self._next_content, *(decision.due for decision in self._decisions[:1])])
 
     def _receive(self, now: float) -> None:
-        place = self.chance.choices(self.places, (3, *[2] * (len(self.places) - 1)))[0]
+        project = self.chance.choices(self.projects, (3, *[2] * (len(self.projects) - 1)))[0]
         texts, statuses, who, rules, (least, most), _ = self.chance.choices(_KINDS, [kind[-1] for kind in _KINDS])[0]
         number = next(self._numbers)
         content = {
             "id": str(uuid.uuid4()),  # not by the seed: after a restart this is other content
-            "project_id": place.id,
+            "project_id": project.id,
             "content_type": "text",
             "content_data": self.chance.choice(texts),
             "meta_data": {"author": f"user{self.chance.randrange(100, 1000)}", "source": "demo"},
@@ -237,7 +238,7 @@ class Pipeline:
         )
         if number % 40 == 39:
             rule = {"id": str(uuid.uuid4()), "name": self.chance.choice(_RULES), "is_active": True}
-            self.notifier.send_rule_update(place.id, rule, self.chance.choice(("created", "updated")))
+            self.notifier.send_rule_update(project.id, rule, self.chance.choice(("created", "updated")))
 
     def _decide(self, decision: _Decision) -> None:
         self.notifier.send_update_async(decision.content, decision.status, [decision.result], decision.seconds)
@@ -260,8 +261,20 @@ def _keep_busy(pipeline: Pipeline, stopped: threading.Event, realtime: Realtime)
 # The command --------------------------------------------------------------------------------------------------
 
 
+def _parsed(_context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """A value as the server's settings take it."""
+    try:
+        return OPTIONS[str(parameter.name)].parse(value)
+    except ValueError as error:
+        shown = ", ".join(value) if isinstance(value, tuple) else value
+        raise WrongUsage(f"{parameter.opts[0]} {shown}: {error}") from None
+
+
 @click.command(short_help="Try it: a throw-away server with users, projects and a busy pipeline.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--host", callback=_parsed, default=("127.0.0.1",), multiple=True, show_default=True,
+    help="The address to listen on. May be repeated.",
+)  # fmt: skip
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=6217, show_default=True, help="The port; 0 for any free one."
 )
@@ -275,8 +288,17 @@ def _keep_busy(pipeline: Pipeline, stopped: threading.Event, realtime: Realtime)
     show_default=True,
     help="Decisions a second.",
 )
+@click.option(
+    "--content-url", callback=_parsed, metavar=OPTIONS["content_url"].metavar, help=OPTIONS["content_url"].help
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Ids, passwords and keys follow from it.")
-def demo(host: str, port: int, adapter: str, rate: float, seed: int) -> None:
+@click.option(
+    "--log-format", type=click.Choice((_logs.TEXT, _logs.JSON)), default=_logs.TEXT, show_default=True,
+    help="How a line of the log is written.",
+)  # fmt: skip
+def demo(
+    host: tuple[str, ...], port: int, adapter: str, rate: float, content_url: str | None, seed: int, log_format: str
+) -> None:
     """Run a server with a throw-away database, two users, two projects and a simulated moderation pipeline.
 
     Prints where to go and how to log in. Start it again on the same port, and open pages come back by themselves.
@@ -286,34 +308,34 @@ def demo(host: str, port: int, adapter: str, rate: float, seed: int) -> None:
     automoderate demo --port 8000 --rate 10
     """
     from automoderate import app  # the server and its web application take a while to import
-    from automoderate.settings import Settings
 
-    world = World.of(seed)
+    if log_format == _logs.JSON:
+        _logs.configure("warning", alone=True, form=log_format)
+    data = DemoData.of(seed)
     with tempfile.TemporaryDirectory(prefix="automoderate-demo-") as directory:
         url = f"sqlite:///{Path(directory) / 'demo.sqlite3'}"
         database = Database(url)
         database.create_all()
-        world.save(database)
+        data.save(database)
         database.close()
+        settings = Settings(
+            host=host, port=port, adapter=adapter, database_url=url, secret_key=_SECRET_KEY, content_url=content_url
+        )
         try:
-            settings = Settings(host=host, port=port, adapter=adapter, database_url=url, secret_key=_SECRET_KEY)
-        except ValueError as error:
-            raise WrongUsage(f"--host {host}: {error}") from None
-        try:
-            _serve(app.build(settings), world, rate, seed)
+            _serve(app.build(settings), data, rate, seed)
         except app.CannotStart as error:
-            raise CannotStart(str(error)) from None
+            raise Unavailable(str(error)) from None
 
 
-def _serve(assembly: Assembly, world: World, rate: float, seed: int) -> None:
+def _serve(assembly: Assembly, data: DemoData, rate: float, seed: int) -> None:
     notifier = WebSocketNotifier(realtime=assembly.realtime)
-    pipeline = Pipeline(notifier, world.places, rate, random.Random(seed))
+    pipeline = Pipeline(notifier, data.projects, rate, random.Random(seed))
     stopped = threading.Event()
     busy = threading.Thread(target=_keep_busy, args=(pipeline, stopped, assembly.realtime), name="demo-pipeline")
 
-    def ready(handle: adapters.Handle) -> None:
-        host, port = handle.addresses[0]
-        click.echo(describe(world, host, port, rate))
+    def ready(handle: Handle) -> None:
+        hosts = [host for host, _ in handle.addresses]
+        click.echo(describe(data, hosts, handle.addresses[0][1], rate, program()))
         # When the server stops, the pipeline may be one step ahead: no news to somebody who just pressed Ctrl-C.
         logging.getLogger("automoderate.notifier").setLevel(logging.ERROR)
         busy.start()
@@ -327,41 +349,45 @@ def _serve(assembly: Assembly, world: World, rate: float, seed: int) -> None:
         notifier.close(0)
 
 
-def describe(world: World, host: str, port: int, rate: float) -> str:
-    """What the demo prints once it listens."""
-    local = ip_address(host).is_loopback
-    shown = "127.0.0.1" if ip_address(host).is_unspecified else host
+def describe(data: DemoData, hosts: Sequence[str], port: int, rate: float, program: str = "automoderate") -> str:
+    """What the demo prints once it listens; ``program`` is how the person calls this command line."""
+    remote = [host for host in hosts if not ip_address(host).is_loopback]
+    shown = "127.0.0.1" if ip_address(hosts[0]).is_unspecified else hosts[0]
     base = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
     where = "" if base == "http://127.0.0.1:6217" else f" --url {base}"
-    forum = world.places[0]
-    publish = f"automoderate publish {forum.id}{where} --api-key {forum.api_key} --status flagged --text 'Hello there'"
-    watch = f"automoderate watch {forum.id}{where} --username {forum.owner.name}"
+    forum = data.projects[0]
+    password = f"AUTOMODERATE_PASSWORD={forum.owner.password}"
+    relative = "/" in program and not program.lstrip("'").startswith("/")
     lines = [
         f"AutoModerate demo: {base}/",
         "",
         "Log in as",
-        *(f"  {person.name:<6} password {person.password}" for person in world.people),
+        *(f"  {user.name:<6} password {user.password}" for user in data.users),
         "",
         "Projects",
     ]
-    for place in world.places:
-        who = ", ".join([f"{place.owner.name} (owner)", *(f"{member.name} (member)" for member in place.members)])
-        absent = [person.name for person in world.people if person not in (place.owner, *place.members)]
+    for project in data.projects:
+        who = ", ".join([f"{project.owner.name} (owner)", *(f"{member.name} (member)" for member in project.members)])
+        absent = [user.name for user in data.users if user not in (project.owner, *project.members)]
         denied = f"; {', '.join(absent)} is refused" if absent else ""
-        lines += [f"  {place.name}: {who}{denied}", f"    page     {base}/projects/{place.id}"]
-        lines += [f"    API key  {place.api_key}"]
+        lines += [f"  {project.name}: {who}{denied}", f"    page     {base}/projects/{project.id}"]
+        lines += [f"    API key  {project.api_key}"]
     lines += [
         "",
-        "In another terminal",
-        f"  {publish}",
-        f"  AUTOMODERATE_PASSWORD={forum.owner.password} {watch}",
+        f"In another terminal{', in this folder' if relative else ''}",
+        f"  {program} publish {forum.id}{where} --api-key {forum.api_key} --status flagged --text 'Hello there'",
+        f"  {password} {program} watch {forum.id}{where} --username {forum.owner.name}",
+        "",
+        "For a client of your own",
+        f"  export URL={base} PROJECT={forum.id} API_KEY={forum.api_key}",
+        f"  export COOKIE=$({password} {program} login{where} --username {forum.owner.name} --print-cookie)",
         "",
         f"{rate:g} decisions a second are made up. Ctrl-C ends the demo and removes its data.",
     ]
-    if not local:
+    if remote:
         warning = (
-            f"WARNING: listening on {host}. Everybody who reaches this machine can log in as anybody: the demo's "
-            "secret is public. Never put real data into it."
+            f"WARNING: listening on {', '.join(remote)}. Everybody who reaches this machine can log in as any user: "
+            "the demo's secret is public. Never put real data into it."
         )
         lines += ["", click.style(warning, fg="red", bold=True)]
     return "\n".join(lines)

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from automoderate import payloads
-from automoderate.cli import CannotStart, WrongUsage
-from automoderate.publishing import PublishingApi, Refused, Unreachable, check_api_key
+from automoderate import update_payloads
+from automoderate.cli import Unavailable, WrongUsage
+from automoderate.notifier.http import PublishingApi, Refused, Unreachable, check_api_key
 
 DEFAULT_URL = "http://127.0.0.1:6217"
 
@@ -21,12 +21,12 @@ DEFAULT_URL = "http://127.0.0.1:6217"
 @click.argument("project_id")
 @click.option(
     "--event",
-    type=click.Choice(payloads.EVENTS),
+    type=click.Choice(update_payloads.EVENTS),
     default="moderation_update",
     show_default=True,
     help="What to publish.",
 )
-@click.option("--status", type=click.Choice(payloads.STATUSES), help="What was decided.  [default: approved]")
+@click.option("--status", type=click.Choice(update_payloads.STATUSES), help="What was decided.  [default: approved]")
 @click.option("--text", help="The content; its first 100 characters are shown.")
 @click.option("--content-id", help="The content's id.  [default: a new one]")
 @click.option("--type", "content_type", help="The kind of content.  [default: text]")
@@ -67,7 +67,7 @@ def publish(
     except ValueError as error:
         raise WrongUsage(str(error)) from None
     except Unreachable as error:
-        raise CannotStart(f"{error}; is the server running, and is --url right?") from None
+        raise Unavailable(f"{error}; is the server running, and is --url right?") from None
     except Refused as error:
         raise click.ClickException(str(error)) from None
     click.echo(event_id)
@@ -104,7 +104,7 @@ def _shape(
             raise ValueError(f"--status, --text, --content-id and --type do not go with {event}; use --data")
         if not has_data:
             raise ValueError(f"{event} needs --data, for example --data '{{\"total\": 42}}'")
-        return payloads.validate(project_id, event, data)
+        return update_payloads.validate(project_id, event, data)
     content = {
         "id": given.get("content_id", str(uuid.uuid4())),
         "project_id": project_id,
@@ -112,20 +112,20 @@ def _shape(
         "content_data": given.get("text", ""),
     }
     if event == "content_received":
-        _, shaped = payloads.content_received(content)
+        _, shaped = update_payloads.content_received(content)
     else:
-        _, shaped = payloads.moderation_update(content, "approved", [{"moderator_type": "manual"}], 0.0)
+        _, shaped = update_payloads.moderation_update(content, "approved", [{"moderator_type": "manual"}], 0.0)
     shaped.update(data)
     for option, key in (("status", "status"), ("content_id", "content_id"), ("content_type", "content_type")):
         if option in given:
             shaped[key] = given[option]
     if "text" in given:
-        shaped["content_preview"] = payloads.preview(given["text"])
-    return payloads.validate(project_id, event, shaped)
+        shaped["content_preview"] = update_payloads.preview(given["text"])
+    return update_payloads.validate(project_id, event, shaped)
 
 
 def _send(url: str, api_key: str | None, project_id: str, event: str, data: dict[str, Any]) -> str:
     if not api_key:
         raise ValueError("an API key of the project is needed: --api-key am_… or AUTOMODERATE_API_KEY")
     with PublishingApi(url) as api:
-        return api.publish(project_id, check_api_key(api_key), event, data)
+        return api.publish(project_id, event, data, check_api_key(api_key))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import queue
 import re
 import sys
@@ -18,9 +17,8 @@ import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from html.parser import HTMLParser
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import click
 import engineio
@@ -28,27 +26,24 @@ import requests
 import socketio
 from attrs import define, field, frozen
 
-from automoderate.cli import CannotStart, WrongUsage
+from automoderate.cli import Unavailable, WrongUsage
+from automoderate.cli.login import TIMEOUT, cookies, credentials, log_in, login_options
 from automoderate.core.hub import parse_event_id
-from automoderate.payloads import EVENTS
-from automoderate.publish import DEFAULT_URL
-from automoderate.publishing import check_url, reason
+from automoderate.notifier.http import check_url, shown_url
+from automoderate.update_payloads import EVENTS
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 and the signal's number, as shells count."""
 
-_TIMEOUT = 10.0
 _ASK_AGAIN = 3.0
-_TEMPORARY = frozenset({"timeout", "server_error"})
+_TEMPORARY = frozenset({"timeout", "server_error", "rate_limited"})
 _COLOURS = {"approved": "green", "rejected": "red", "flagged": "yellow", "pending": "cyan"}
 _HARMLESS = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}")
 
 
 @click.command(short_help="Print a project's updates as they come.")
 @click.argument("project_id")
-@click.option("--url", envvar="AUTOMODERATE_URL", default=DEFAULT_URL, show_default=True, help="Where the server is.")
-@click.option("--username", envvar="AUTOMODERATE_USERNAME", help="Who logs in.")
-@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@login_options
 @click.option(
     "--cookie",
     envvar="AUTOMODERATE_COOKIE",
@@ -67,10 +62,10 @@ def watch(
 ) -> None:
     """Print the updates of PROJECT_ID as they come, until Ctrl-C.
 
-    The password is asked for; it may also come from AUTOMODERATE_PASSWORD or standard input. Where another
-    application is mounted, log in there with a browser and hand over its session cookie. After a lost connection what
-    was missed is printed first; a note says so where the server could not tell all of it. It connects by WebSocket, or
-    by long-polling where a proxy lets none through.
+    The password is asked for; it may also come from AUTOMODERATE_PASSWORD or standard input. Where the login form of
+    another application lets no command in, log in with a browser and hand over its session cookie (--cookie). After a
+    lost connection what was missed is printed first; a note says so where the server no longer has all of it. It
+    connects by WebSocket, or by long-polling where a proxy stops WebSocket.
 
     Updates go to standard output, everything else to standard error. Exit status: 0 after --count updates, 1 refused
     by the server, 2 wrong usage, 3 server cannot be reached, 130 after Ctrl-C.
@@ -86,83 +81,13 @@ def watch(
             raise WrongUsage(str(error)) from None
         with requests.Session() as session:
             if cookie is None:
-                log_in(session, base, *_credentials(username, password_stdin))
+                log_in(session, base, *credentials(username, password_stdin, " (or --cookie with a session's cookie)"))
             else:
                 # In the session, not as a header: the library sends headers of its own with the first request only.
-                session.cookies.update(_cookies(cookie))
+                session.cookies.update(cookies(cookie))
             Watcher(project_id, base, printer(as_json), count).run(session)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(INTERRUPTED)
-
-
-# Logging in ---------------------------------------------------------------------------------------------------
-
-
-def _credentials(username: str | None, password_stdin: bool) -> tuple[str, str]:
-    if not username:
-        raise WrongUsage("who logs in? --username NAME (or --cookie with a browser's session cookie)")
-    if password_stdin:
-        return username, sys.stdin.readline().rstrip("\r\n")
-    password = os.environ.get("AUTOMODERATE_PASSWORD")
-    if password is None:
-        if not _has_terminal():
-            raise WrongUsage("there is no terminal to ask for the password: --password-stdin or AUTOMODERATE_PASSWORD")
-        password = str(click.prompt(f"Password of {username}", hide_input=True, err=True))
-    return username, password
-
-
-def _has_terminal() -> bool:
-    return sys.stdin.isatty()
-
-
-def _cookies(given: str) -> dict[str, str]:
-    """The cookies in what was given; a value by itself is that of Flask's usual ``session`` cookie."""
-    header = given if re.match(r"[\w-]+=", given) else f"session={given}"
-    if not (header.isascii() and header.isprintable()):
-        raise WrongUsage("--cookie is no cookie: copy its value from the browser's developer tools")
-    pairs = (pair.partition("=") for pair in header.split(";"))
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-class _LoginForm(HTMLParser):
-    """Finds the anti-forgery token of a login form."""
-
-    token: str | None = None
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        attributes = dict(attrs)
-        if tag == "input" and attributes.get("name") == "csrf_token":
-            self.token = attributes.get("value")
-
-
-def log_in(session: requests.Session, base: str, username: str, password: str) -> None:
-    """Log in at ``/auth/login`` as a browser would; the session keeps the cookie.
-
-    Raises :class:`click.ClickException` with one line for the person.
-    """
-    page = f"{base}/auth/login"
-    try:
-        response = session.get(page, timeout=_TIMEOUT)
-        form = _LoginForm()
-        form.feed(response.text)
-        if not response.ok or form.token is None:
-            raise click.ClickException(
-                f"there is no login form at {page} (it answered {response.status_code}); "
-                "log in with a browser and give its session cookie with --cookie"
-            )
-        fields = {"csrf_token": form.token, "username": username, "password": password}
-        # Over HTTPS the anti-forgery check wants to know the page that the form was on.
-        response = session.post(page, data=fields, headers={"Referer": page}, timeout=_TIMEOUT, allow_redirects=False)
-    except requests.RequestException as error:
-        raise CannotStart(f"cannot reach {base}: {reason(error)}; is the server running, and is --url right?") from None
-    if response.is_redirect and urlsplit(urljoin(page, response.headers["Location"])).path != urlsplit(page).path:
-        return
-    if response.status_code == 429:
-        wait = response.headers.get("Retry-After", "a few")
-        raise click.ClickException(f"too many attempts to log in; try again in {wait} seconds")
-    if response.status_code >= 500:
-        raise click.ClickException(f"{page} answered {response.status_code} {response.reason}; try again later")
-    raise click.ClickException("that username or password is not right")
 
 
 # Printing -----------------------------------------------------------------------------------------------------
@@ -234,7 +159,7 @@ def _note(text: str) -> None:
 # Watching -----------------------------------------------------------------------------------------------------
 
 
-class _InOrder(engineio.Client):  # type: ignore[misc]
+class _OrderedEngine(engineio.Client):  # type: ignore[misc]
     """Handles messages one after the other.
 
     The library's own client gives each message a thread of its own, so that two updates may change places.
@@ -250,11 +175,11 @@ class _InOrder(engineio.Client):  # type: ignore[misc]
         return super().start_background_task(target, *args, **kwargs)
 
 
-class _Client(socketio.Client):  # type: ignore[misc]
+class _OrderedClient(socketio.Client):  # type: ignore[misc]
     """A client that hands over everything in order."""
 
-    def _engineio_client_class(self) -> type[_InOrder]:
-        return _InOrder
+    def _engineio_client_class(self) -> type[_OrderedEngine]:
+        return _OrderedEngine
 
 
 @frozen
@@ -301,7 +226,7 @@ class Watcher:
         """
         quiet = logging.getLogger(f"{__name__}.client")
         quiet.disabled = True  # what goes wrong is told here, in fewer words
-        client = _Client(logger=quiet, engineio_logger=quiet, http_session=session, handle_sigint=False)
+        client = _OrderedClient(logger=quiet, engineio_logger=quiet, http_session=session, handle_sigint=False)
         client.on("connect", lambda: self._happened.put(_Happened("connect")))
         client.on("disconnect", lambda why: self._happened.put(_Happened("disconnect", why)))
         client.on("*", lambda event, *args: self._happened.put(_Happened(event, args[0] if args else None)))
@@ -316,27 +241,34 @@ class Watcher:
             farewell.join(2.0)
             client.eio.one_by_one.shutdown(wait=False)
 
-    def _connect(self, client: _Client) -> None:
+    def _connect(self, client: _OrderedClient) -> None:
         """By WebSocket, as workers that share a port serve nothing else, or by long-polling where a proxy stops that.
 
         What works is kept to after a lost connection.
         """
+        # Below a prefix the endpoint is below it, too; of the address the library keeps only the host.
+        path = f"{urlsplit(self.base).path}/socket.io"
         try:
-            client.connect(self.base, transports=["websocket"], wait_timeout=_TIMEOUT)
+            client.connect(self.base, transports=["websocket"], socketio_path=path, wait_timeout=TIMEOUT)
             return
         except socketio.exceptions.ConnectionError as error:
             websocket = _why(error)
         try:
-            client.connect(self.base, transports=["polling"], wait_timeout=_TIMEOUT)
+            client.connect(self.base, transports=["polling"], socketio_path=path, wait_timeout=TIMEOUT)
         except socketio.exceptions.ConnectionError as error:
             if "status code" not in str(error):
-                raise CannotStart(f"cannot reach {self.base}: {harmless(error)}") from None
+                # Of what the HTTP library says the system's own words are for people.
+                system = re.search(r"\[Errno -?\d+\] ([^\[\]()\"']+)", str(error))
+                cause = harmless(error) if system is None else system[1]
+                hint = "is the server running, and is --url right?"
+                raise Unavailable(f"cannot reach {shown_url(self.base)}: {cause}; {hint}") from None
             raise click.ClickException(
-                f"{self.base} does not let anybody connect, by WebSocket: {websocket}; by long-polling: {_why(error)}"
+                f"{shown_url(self.base)} does not let anybody connect, by WebSocket: {websocket}; "
+                f"by long-polling: {_why(error)}"
             ) from None
-        _note(f"no WebSocket at {self.base}: {websocket}; watching by long-polling")
+        _note(f"no WebSocket at {shown_url(self.base)}: {websocket}; watching by long-polling")
 
-    def _take(self, client: _Client) -> None:
+    def _take(self, client: _OrderedClient) -> None:
         try:
             happened = self._happened.get(timeout=_ASK_AGAIN if self._join_again else None)
         except queue.Empty:
@@ -355,7 +287,7 @@ class Watcher:
             self._shown += 1
             self.last_event_id = data.get("event_id") or self.last_event_id
 
-    def _join(self, client: _Client) -> None:
+    def _join(self, client: _OrderedClient) -> None:
         self._join_again = False
         request = {"project_id": self.project_id}
         if self.last_event_id is not None:
@@ -373,7 +305,7 @@ class Watcher:
         self.last_event_id = data.get("last_event_id") or self.last_event_id
 
     def _disconnected(self, why: str) -> None:
-        if why == _Client.reason.SERVER_DISCONNECT:
+        if why == _OrderedClient.reason.SERVER_DISCONNECT:
             raise click.ClickException("the server ended the session; log in again")
         self._join_again = False
         _note(f"connection lost ({why}); reconnecting")

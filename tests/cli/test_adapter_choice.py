@@ -7,18 +7,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 import requests
 
-import automoderate
 from automoderate import adapters
-
-ROOT = Path(automoderate.__file__).parents[1]
-PATIENCE = 60.0
-"""Seconds until something that has to happen counts as not happening."""
+from automoderate.directory.database import Database
+from kits import PATIENCE, ROOT
 
 COMMAND = "from automoderate.cli import main; main()"
 PATCHED = (
@@ -86,7 +83,10 @@ def test_a_process_that_eventlet_has_patched_heeds_signals(tmp_path: Path) -> No
 
 def test_an_application_that_patches_the_process_may_be_mounted(tmp_path: Path) -> None:
     (tmp_path / "patching.py").write_text(MOUNTED)
-    with started(tmp_path, "serve", "--adapter", "eventlet", "--wsgi", "patching:app") as (url, _):
+    with closing(Database(f"sqlite:///{tmp_path}/database.sqlite3")) as database:
+        database.create_all()
+    options = ("--wsgi", "patching:app", "--database-url", str(database))
+    with started(tmp_path, "serve", "--adapter", "eventlet", *options) as (url, _):
         assert requests.get(url, timeout=PATIENCE).text == "the mounted application"
         assert requests.get(f"{url}/realtime/health", timeout=PATIENCE).ok
 

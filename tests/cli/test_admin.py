@@ -39,7 +39,7 @@ def users() -> tuple[str, str]:
 
 @pytest.fixture
 def forum(users: tuple[str, str]) -> str:
-    return run("project", "add", "Forum", "--owner", "ann", "--description", "All of it")
+    return run("project", "add", "Forum", "--owner", users[0], "--description", "All of it")
 
 
 def listed(*arguments: str) -> list[dict[str, Any]]:
@@ -133,15 +133,18 @@ def test_api_keys(forum: str) -> None:
     assert shown["key"] == f"{key[:7]}…"
     assert (shown["name"], shown["project_id"], shown["is_active"]) == ("build server", forum, True)
     assert key not in run("apikey", "list", "Forum")
-    assert run("apikey", "revoke", key) == "The key is revoked."
+    revoked = run("apikey", "revoke", key)
+    assert revoked.startswith("The key is revoked. The running server was not told (")
+    assert revoked.endswith("): it takes effect within a few seconds.")
     assert [each["is_active"] for each in listed("apikey", "list", forum)] == [False]
-    assert run("apikey", "remove", shown["id"]) == "The key is removed."
+    assert run("apikey", "remove", shown["id"]).startswith("The key is removed. ")
     assert listed("apikey", "list", "Forum") == []
     for command in ("revoke", "remove"):
         assert run("apikey", command, key, status=1) == "no such API key"
 
 
-def test_a_name_cannot_command_the_terminal(users: tuple[str, str]) -> None:
+@pytest.mark.usefixtures("users")
+def test_a_name_cannot_command_the_terminal() -> None:
     run("project", "add", "red\x1b[31m\nalert", "--owner", "ann")
     lines = run("project", "list").splitlines()
     assert len(lines) == 2
@@ -165,8 +168,9 @@ def test_a_given_database_is_not_made_by_accident(folder: Path) -> None:
     assert "write sqlite:///" in run("user", "list", "--database-url", "given.db", status=2)
 
 
-def test_a_locked_database_is_one_line(monkeypatch: pytest.MonkeyPatch, users: tuple[str, str]) -> None:
-    monkeypatch.setattr("automoderate.directory.database.BUSY_TIMEOUT", 0.0)
+@pytest.mark.usefixtures("users")
+def test_a_locked_database_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("automoderate.directory.urls.BUSY_TIMEOUT", 0.0)
     with closing(sqlite3.connect("automoderate.sqlite3")) as other:
         other.execute("BEGIN IMMEDIATE")
         assert run("user", "deactivate", "ann", status=3).endswith("database is locked")
@@ -175,7 +179,8 @@ def test_a_locked_database_is_one_line(monkeypatch: pytest.MonkeyPatch, users: t
 # Telling the running server -----------------------------------------------------------------------------------
 
 
-def test_says_when_the_server_is_not_told(users: tuple[str, str], forum: str, closed_port: int) -> None:
+@pytest.mark.usefixtures("users", "forum")
+def test_says_when_the_server_is_not_told(closed_port: int) -> None:
     url = f"http://127.0.0.1:{closed_port}"
     run("member", "add", "Forum", "bob")
     said = run("member", "remove", "Forum", "bob", "--url", url, "--secret-key", SECRET)
@@ -186,14 +191,14 @@ def test_says_when_the_server_is_not_told(users: tuple[str, str], forum: str, cl
     assert "(SECRET_KEY is not set)" in run("user", "deactivate", "bob")
 
 
-def test_an_address_that_is_none_is_found_before_anything_is_changed(users: tuple[str, str]) -> None:
+@pytest.mark.usefixtures("users")
+def test_an_address_that_is_none_is_found_before_anything_is_changed() -> None:
     assert "is no server address" in run("user", "deactivate", "bob", "--url", "nonsense", status=2, SECRET_KEY=SECRET)
     assert [user["is_active"] for user in json.loads(run("user", "list", "--json"))] == [True, True]
 
 
-def test_a_user_who_could_not_be_disconnected_is_an_error(
-    users: tuple[str, str], closed_port: int, scripted_api: Api
-) -> None:
+@pytest.mark.usefixtures("users")
+def test_a_user_who_could_not_be_disconnected_is_an_error(closed_port: int, scripted_api: Api) -> None:
     """It takes effect at once or never."""
     disconnect = ("user", "disconnect", "bob", "--url")
     url = f"http://127.0.0.1:{closed_port}"
@@ -209,7 +214,8 @@ def test_a_user_who_could_not_be_disconnected_is_an_error(
     assert run("user", "disconnect", "eve", status=1) == "no such user: eve"
 
 
-def test_what_keeps_everybody_from_being_told_changes_nothing(users: tuple[str, str]) -> None:
+@pytest.mark.usefixtures("users")
+def test_what_keeps_everybody_from_being_told_changes_nothing() -> None:
     for url in ("http://127.0.0.1:6379", "redis://127.0.0.1/0?socket_timeout=soon"):
         assert run("user", "deactivate", "bob", "--redis-url", url, status=2).startswith("redis_url")
     assert [user["is_active"] for user in listed("user", "list")] == [True, True]
@@ -244,9 +250,8 @@ def test_tells_the_server_whose_access_changed(
     assert len(scripted_api.requests) == 5
 
 
-def test_finds_the_server_behind_a_mounted_application(
-    users: tuple[str, str], scripted_api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("users")
+def test_finds_the_server_behind_a_mounted_application(scripted_api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_KEY", SECRET)
     monkeypatch.setenv("AUTOMODERATE_URL", scripted_api.url)
     for first in ((404, ""), (401, "log in"), (302, "")):
@@ -255,5 +260,7 @@ def test_finds_the_server_behind_a_mounted_application(
         assert scripted_api.requests[-1].path == "/realtime/api/access-changes"
     scripted_api.answers = [(401, {}), (404, {})]
     assert "does not accept this SECRET_KEY" in run("user", "deactivate", "bob")
+    scripted_api.answers = [(401, {"error": {"code": "wrong_time", "message": "it was"}})]
+    assert "not told (the clocks of " in run("user", "deactivate", "bob")
     scripted_api.answers = [(404, {}), (503, {})]
     assert "answered 503" in run("user", "deactivate", "bob")

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import flask
@@ -23,7 +22,7 @@ from flask.sessions import SecureCookieSessionInterface
 
 import automoderate
 from automoderate import adapters, app
-from automoderate.adapters import Handle
+from automoderate.adapters.runtime import Handle
 from automoderate.backplane.memory import MemoryBackplane
 from automoderate.cli import cli
 from automoderate.directory import accounts
@@ -31,9 +30,9 @@ from automoderate.directory.accounts import ProjectInfo, UserInfo
 from automoderate.directory.database import Database
 from automoderate.protocol.config import Config
 from automoderate.settings import Settings
+from kits import ROOT
 
 SECRET = "a secret long enough for anybody"
-ROOT = Path(__file__).parents[2]
 
 
 @frozen
@@ -124,14 +123,17 @@ class Watcher:
         return data
 
 
+Watch = Callable[..., Watcher]
+
+
 @pytest.fixture
-def watch(world: World) -> Iterator[Callable[[str, str], Watcher]]:
+def watch(world: World) -> Iterator[Watch]:
     clients: list[socketio.SimpleClient] = []
 
-    def join(url: str, header: str) -> Watcher:
+    def join(url: str, header: str, agent: str = "a test") -> Watcher:
         client = socketio.SimpleClient(reconnection=False)
         clients.append(client)
-        client.connect(url, headers={"Cookie": header}, transports=["websocket"], wait_timeout=60)
+        client.connect(url, headers={"Cookie": header, "User-Agent": agent}, transports=["websocket"], wait_timeout=60)
         watcher = Watcher(client)
         watcher.expect("connected")
         client.emit("join_project", {"project_id": world.project.id})
@@ -141,9 +143,6 @@ def watch(world: World) -> Iterator[Callable[[str, str], Watcher]]:
     yield join
     for client in clients:
         client.disconnect()
-
-
-Watch = Callable[[str, str], Watcher]
 
 
 def publish(base: str, world: World) -> requests.Response:
@@ -264,6 +263,45 @@ def test_a_logout_from_the_mounted_application_ends_live_sessions(
     other.expect("stats_update")
 
 
+@pytest.mark.parametrize(("mode", "permanent", "let_in"), [
+    ("strong", False, False), ("strong", True, True), ("basic", False, True), (None, False, True),
+])  # fmt: skip
+def test_a_session_made_for_another_browser_counts_as_flask_login_counts_it(
+    world: World, serve: Serve, watch: Watch, existing: flask.Flask, mode: str | None, permanent: bool, let_in: bool
+) -> None:
+    existing.config["SESSION_PROTECTION"] = mode
+
+    class Owner(flask_login.UserMixin):  # type: ignore[misc]
+        id = world.owner.id
+
+    def who() -> str:
+        return "somebody" if flask_login.current_user.is_authenticated else "nobody"
+
+    def login() -> str:
+        flask.session.permanent = permanent
+        flask_login.login_user(Owner())
+        return "welcome"
+
+    existing.add_url_rule("/who", view_func=who)
+    existing.add_url_rule("/log-in", view_func=login)
+    url = serve(wsgi="existing_site:app", secret_key=None)
+    browser = requests.Session()
+    browser.headers["User-Agent"] = "a browser"
+    assert browser.get(f"{url}/log-in", timeout=60).text == "welcome"
+    header = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+    watch(url, header, "a browser")
+    for agent, forwarded in (("another", None), ("a browser", "203.0.113.9")):
+        more = {"User-Agent": agent, "Cookie": header} | ({"X-Forwarded-For": forwarded} if forwarded else {})
+        page = requests.get(f"{url}/who", headers=more, timeout=60).text
+        assert (page == "somebody") == let_in, "the pages of the application"
+        history = requests.get(f"{url}/realtime/api/projects/{world.project.id}/events", headers=more, timeout=60)
+        assert (history.status_code == 200) == let_in, "the publishing API"
+        client = socketio.SimpleClient(reconnection=False)
+        client.connect(url, headers=more, transports=["websocket"], wait_timeout=60)
+        assert (client.receive(timeout=60)[0] == "connected") == let_in, "live sessions"
+        client.disconnect()
+
+
 def test_a_factory_and_a_session_interface_of_its_own(
     world: World, serve: Serve, watch: Watch, existing: flask.Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,12 +321,44 @@ def test_a_factory_and_a_session_interface_of_its_own(
     watch(url, cookie(existing, world.member.id))
 
 
-def test_any_other_wsgi_application_goes_with_our_secret(
-    world: World, serve: Serve, watch: Watch, existing: flask.Flask
-) -> None:
+@pytest.mark.usefixtures("existing")
+def test_any_other_wsgi_application_goes_with_our_secret(world: World, serve: Serve, watch: Watch) -> None:
     url = serve(wsgi="plain_site:app")
     assert requests.get(f"{url}/auth/login", timeout=60).text == "plain /auth/login"
     watch(url, dashboard_cookie(world.member.id))
+
+
+def test_the_client_for_browsers_is_where_pages_look_for_it(
+    serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "CLIENT_FOLDER", folder)
+    (folder / "socket.io.min.js").write_text("io()")
+    url = serve()
+    for name in ("socket.io.js", "socket.io.min.js"):
+        reply = requests.get(f"{url}/socket.io/{name}", timeout=60)
+        assert (reply.status_code, reply.text) == (200, "io()")
+        assert reply.headers["Content-Type"] == "application/javascript; charset=utf-8"
+    assert requests.get(f"{url}/socket.io/socket.io.esm.min.js", timeout=60).status_code == 400
+
+
+@pytest.mark.parametrize("wsgi", [None, "plain_site:app"])
+@pytest.mark.usefixtures("existing")
+def test_cookies_signed_with_an_old_key_and_of_another_name_are_good(
+    serve: Serve, watch: Watch, world: World, wsgi: str | None
+) -> None:
+    signer = flask.Flask("signer")
+    signer.config.update(SECRET_KEY=SECRET, SESSION_COOKIE_NAME="moderation")
+    header = cookie(signer, world.owner.id)
+    url = serve(
+        wsgi=wsgi, secret_key="this year's key, and long enough", secret_key_fallbacks=("older", SECRET),
+        session_cookie_name="moderation",
+    )  # fmt: skip
+    watch(url, header)
+    if wsgi is None:
+        page = requests.get(f"{url}/projects", headers={"Cookie": header}, timeout=60)
+        assert page.history == [], "the dashboard takes it too"
+        form = requests.get(f"{url}/auth/login", timeout=60)
+        assert [found.name for found in form.cookies] == ["moderation"]
 
 
 def test_limits_and_origins_reach_the_server(world: World, serve: Serve, watch: Watch) -> None:
@@ -308,15 +378,11 @@ def test_limits_and_origins_reach_the_server(world: World, serve: Serve, watch: 
     assert watcher.expect("error")["code"] == "room_limit"
 
 
-def test_a_whole_history_may_wait_for_a_slow_client_whatever_its_transport(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: dict[str, Any] = {}
-    runtime = SimpleNamespace(run=lambda server, **options: given.update(options))
-    monkeypatch.setattr(adapters, "load", lambda name: runtime)
-    app.run(Settings(secret_key=SECRET, database_url=world.url))
+def test_a_whole_history_may_wait_for_a_slow_client_whatever_its_transport(world: World) -> None:
+    assembly = app.build(Settings(secret_key=SECRET, database_url=world.url))
+    assembly.database.close()
     history: int = inspect.signature(MemoryBackplane).parameters["max_bytes"].default
-    assert given["max_write_buffer"] == Config().send_buffer > history
+    assert assembly.options.max_write_buffer == Config().send_buffer > history
 
 
 def test_our_own_database_is_made_in_the_working_directory(folder: Path) -> None:
@@ -328,14 +394,14 @@ def test_our_own_database_is_made_in_the_working_directory(folder: Path) -> None
 
 
 def test_a_missing_runtime_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
+    def missing(_name: str) -> None:
         raise adapters.MissingExtra('the trio adapter needs trio: pip install "automoderate[trio]"')
 
     monkeypatch.setattr(adapters, "load", missing)
     settings = Settings(secret_key=SECRET)
     with pytest.raises(app.CannotStart, match="pip install"):
         app.build(settings)
-    assert any("pip install" in problem for problem in app.problems(settings))
+    assert any("pip install" in problem for problem in app.examine(settings).problems)
 
 
 def test_the_signal_of_a_stranger_ends_nothing(world: World, existing: flask.Flask) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
-import shlex
 import signal
 import socket
 import subprocess
@@ -21,16 +21,15 @@ import pytest
 import requests
 from click.testing import CliRunner
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "clients"))
-
-from live_server import PATIENCE, ROOT, steady_port
-
-from automoderate import payloads
-from automoderate.demo import Pipeline, World, demo, describe
+from automoderate import control, update_payloads
+from automoderate.cli import program
+from automoderate.cli.demo import DemoData, Pipeline, demo, describe
+from automoderate.cli.login import log_in
 from automoderate.directory import accounts
 from automoderate.directory.database import Database
 from automoderate.notifier import WebSocketNotifier
-from automoderate.watch import log_in
+from kits import PATIENCE, ROOT
+from kits.processes import steady_port
 
 
 class Demo:
@@ -54,16 +53,11 @@ class Demo:
                 break
         self.text = "".join(lines)
 
-    def command(self, name: str) -> tuple[list[str], dict[str, str]]:
-        """A printed command line, as words and environment."""
-        found = re.search(rf"^ *((?:\w+=\S+ )?automoderate {name} .*)$", self.text, re.MULTILINE)
+    def command(self, name: str, more: str = "") -> list[str]:
+        """A printed command line as a shell takes it, in the folder in which the demo was started."""
+        found = re.search(rf"^ *((?:\w+=\S+ )?\S*(?:python\S* -m )?automoderate {name} .*)$", self.text, re.MULTILINE)
         assert found, self.text
-        words = shlex.split(found[1])
-        environment = {}
-        while "=" in words[0]:
-            key, _, environment[key] = words.pop(0).partition("=")
-        assert words.pop(0) == "automoderate"
-        return [sys.executable, "-m", "automoderate", *words], environment
+        return ["sh", "-c", f"exec env {found[1]} {more}"]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
         """Its exit status and what it wrote to standard error."""
@@ -104,28 +98,22 @@ def test_what_it_prints_works_as_printed(start: Start, tmp_path: Path) -> None:
             log_in(session, base, name, password)
             statuses = [session.get(page, timeout=PATIENCE).status_code for page in projects]
         assert (statuses[0], statuses[1] == 200) == (200, name == "bob")
-    publish, environment = running.command("publish")
     printed = subprocess.run(
-        publish,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
+        running.command("publish"), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert re.fullmatch(r"\d+-\d+\n", printed.stdout)
-    watch, environment = running.command("watch")
     watched = subprocess.run(
-        [*watch, "--count", "20"],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
+        running.command("watch", "--count 20"), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert watched.stdout.count("\n") == 20
+    exports = [line.strip() for line in running.text.splitlines() if line.startswith("  export ")]
+    script = "\n".join([*exports, 'echo "$URL $PROJECT $API_KEY $COOKIE"'])
+    url, project, key, cookie = subprocess.run(
+        ["sh", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True
+    ).stdout.split()
+    assert f"API key  {key}\n" in running.text
+    assert (url, project) == (base, projects[0].rpartition("/")[2])
+    assert requests.get(projects[0], headers={"Cookie": cookie}, timeout=PATIENCE).history == []
     assert list(tmp_path.glob("automoderate-demo-*"))
     assert running.stop() == (0, "")
     assert list(tmp_path.iterdir()) == []
@@ -135,13 +123,22 @@ def test_ctrl_c_ends_it_quietly(start: Start) -> None:
     assert start("--port", "0").stop(signal.SIGINT) == (0, "")
 
 
+def test_its_log_may_be_objects(start: Start) -> None:
+    running = start("--port", "0", "--log-format", "json")
+    (base,) = re.findall(r"AutoModerate demo: (http://127\.0\.0\.1:\d+)/", running.text)
+    command = {"Authorization": f"Bearer {control.sign('a secret that is not the demo')}"}
+    requests.post(f"{base}/api/access-changes", json={"user_id": "u"}, headers=command, timeout=PATIENCE)
+    status, errors = running.stop()
+    assert status == 0
+    assert [json.loads(line)["event"] for line in errors.splitlines()] == ["command_refused"]
+
+
 def test_a_restart_lets_open_pages_come_back(start: Start) -> None:
     """Somebody who logged in to the first demo sees the second one's updates without logging in again."""
     port = str(steady_port())
     first = start("--port", port, "--rate", "50", "--seed", "7")
-    watch, environment = first.command("watch")
     with subprocess.Popen(
-        watch, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        first.command("watch"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as watching:
         assert watching.stderr is not None
         try:
@@ -177,29 +174,54 @@ def test_a_host_that_is_none() -> None:
 
 
 def test_listening_beyond_this_machine_is_warned_of() -> None:
-    world = World.of(1)
-    assert "WARNING" not in describe(world, "127.0.0.1", 6217, 2.0)
-    assert "WARNING" not in describe(world, "::1", 6217, 2.0)
-    assert "WARNING: listening on 0.0.0.0" in describe(world, "0.0.0.0", 6217, 2.0)
-    assert "http://127.0.0.1:6217/" in describe(world, "0.0.0.0", 6217, 2.0)
-    assert "http://[::1]:6218/" in describe(world, "::1", 6218, 2.0)
+    data = DemoData.of(1)
+    assert "WARNING" not in describe(data, ["127.0.0.1"], 6217, 2.0)
+    assert "WARNING" not in describe(data, ["::1"], 6217, 2.0)
+    assert "WARNING: listening on 0.0.0.0" in describe(data, ["0.0.0.0"], 6217, 2.0)
+    assert "http://127.0.0.1:6217/" in describe(data, ["0.0.0.0"], 6217, 2.0)
+    assert "WARNING: listening on 192.0.2.1. " in describe(data, ["127.0.0.1", "192.0.2.1"], 6217, 2.0)
+    assert "http://[::1]:6218/" in describe(data, ["::1"], 6218, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("called", "on_the_path", "shown"),
+    [
+        ("bin/automoderate", True, "automoderate"),
+        ("bin/automoderate", False, "bin/automoderate"),
+        ("bin of ann/automoderate", False, "'bin of ann/automoderate'"),
+        ("lib/automoderate/__main__.py", False, f"{sys.executable} -m automoderate"),
+    ],
+)
+def test_commands_are_printed_as_they_can_be_called(
+    called: str, on_the_path: bool, shown: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / called
+    path.parent.mkdir(parents=True)
+    path.touch(0o755)
+    monkeypatch.setattr(sys, "argv", [str(path), "demo"])
+    monkeypatch.setenv("PATH", str(path.parent) if on_the_path else str(folder))
+    assert program() == shown
+    text = describe(DemoData.of(1), ["127.0.0.1"], 6217, 2.0, shown)
+    assert f"  {shown} publish " in text
+    assert ("in this folder" in text) == (shown.lstrip("'").startswith("bin"))
+    monkeypatch.chdir(Path(__file__).parent)
+    assert program().strip("'") == (str(path) if shown.strip("'") == called else shown), "it works from here, too"
 
 
 def test_the_seed_decides_ids_and_passwords(tmp_path: Path) -> None:
-    assert World.of(1) == World.of(1)
-    assert World.of(1) != World.of(2)
-    world = World.of(3)
+    assert DemoData.of(1) == DemoData.of(1)
+    assert DemoData.of(1) != DemoData.of(2)
+    data = DemoData.of(3)
     database = Database(f"sqlite:///{tmp_path / 'demo.sqlite3'}")
     database.create_all()
-    world.save(database)
-    alice, bob = world.people
-    forum, market = world.places
+    data.save(database)
+    alice, bob = data.users
+    forum, market = data.projects
     assert [info.name for info in accounts.projects_for(database, alice.id)] == ["Harbour Forum"]
     assert [info.role for info in accounts.projects_for(database, bob.id)] == ["member", "owner"]
-    for place in (forum, market):
-        key = accounts.api_key(database, place.api_key)
-        assert key is not None
-        assert key.project_id == place.id
+    for project in (forum, market):
+        keys = accounts.list_api_keys(database, project.id)
+        assert [(key.key, key.is_active) for key in keys] == [(project.api_key, True)]
     assert accounts.authenticate(database, "alice", alice.password) is not None
     database.close()
 
@@ -210,22 +232,22 @@ class Listener:
     def __init__(self) -> None:
         self.published: list[tuple[str, str, dict[str, Any]]] = []
 
-    def publish(self, project_id: str, event: str, data: Mapping[str, Any]) -> Future[str]:
-        self.published.append((project_id, event, payloads.validate(project_id, event, dict(data))))
+    def publish(self, project_id: str, event: str, data: Mapping[str, Any], _trace: str | None = None) -> Future[str]:
+        self.published.append((project_id, event, update_payloads.validate(project_id, event, dict(data))))
         future: Future[str] = Future()
         future.set_result("1-0")
         return future
 
     def access_changed(self, *, user_id: str | None = None, project_id: str | None = None) -> Future[None]:
-        raise AssertionError
+        raise AssertionError((user_id, project_id))
 
     def logged_out(self, user_id: str) -> Future[None]:
-        raise AssertionError
+        raise AssertionError(user_id)
 
 
 def test_the_pipeline_is_lifelike() -> None:
-    world, listener = World.of(1), Listener()
-    pipeline = Pipeline(WebSocketNotifier(realtime=listener), world.places, 4.0, random.Random(1))
+    demo_data, listener = DemoData.of(1), Listener()
+    pipeline = Pipeline(WebSocketNotifier(realtime=listener), demo_data.projects, 4.0, random.Random(1))
     now = 100.0
     while now < 700.0:
         now = pipeline.step(now)
@@ -234,7 +256,7 @@ def test_the_pipeline_is_lifelike() -> None:
     assert events["moderation_update"] > events["content_received"] - 40
     assert events["rule_update"] > 20
     assert events["stats_update"] > 100
-    assert {project for project, _, _ in listener.published} == {place.id for place in world.places}
+    assert {project for project, _, _ in listener.published} == {project.id for project in demo_data.projects}
     decided = [data for _, event, data in listener.published if event == "moderation_update"]
     assert {data["status"] for data in decided} == {"approved", "rejected", "flagged"}
     assert {data["moderator_type"] for data in decided} == {"rule", "ai", "manual"}
@@ -248,12 +270,12 @@ def test_the_pipeline_is_lifelike() -> None:
             received.remove(data["content_id"])  # each is received first, and decided once
     *_, (project, _, stats) = (update for update in listener.published if update[1] == "stats_update")
     assert stats["total"] == stats["approved"] + stats["rejected"] + stats["flagged"]
-    assert project in {place.id for place in world.places}
+    assert project in {project.id for project in demo_data.projects}
 
 
 def test_a_pause_is_not_made_up_for() -> None:
-    world, listener = World.of(1), Listener()
-    pipeline = Pipeline(WebSocketNotifier(realtime=listener), world.places, 10.0, random.Random(1))
+    demo_data, listener = DemoData.of(1), Listener()
+    pipeline = Pipeline(WebSocketNotifier(realtime=listener), demo_data.projects, 10.0, random.Random(1))
     pipeline.step(0.0)
     listener.published.clear()
     pipeline.step(3600.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from kits import ROOT
 
 # As if the package were not there, whether it is or not.
 PROGRAM = """

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from automoderate.publish import publish
+from automoderate.cli.publish import publish
 
 
 @pytest.fixture

@@ -24,8 +24,31 @@ def test_flag_over_environment_over_file_over_default(folder: Path) -> None:
     assert (loaded.settings.port, loaded.sources["port"]) == (1001, "--port")
     assert (loaded.settings.threads, loaded.sources["threads"]) == (2, "AUTOMODERATE_THREADS")
     assert (loaded.settings.max_rooms, loaded.sources["max_rooms"]) == (3, str(file))
-    assert (loaded.settings.host, loaded.sources["host"]) == ("127.0.0.1", "default")
+    assert (loaded.settings.host, loaded.sources["host"]) == (("127.0.0.1",), "default")
     assert loaded.sources["cors_origin"] == "default"
+
+
+def test_old_keys_and_the_cookies_name_are_read_as_flask_names_them() -> None:
+    environment = {"SECRET_KEY_FALLBACKS": "last-years another", "SESSION_COOKIE_NAME": "moderation"}
+    settings = load({}, environment).settings
+    assert settings.secret_key_fallbacks == ("last-years", "another")
+    assert settings.session_cookie_name == "moderation"
+    flags = {"secret_key_fallbacks": ("with a space, and a comma",), "session_cookie_name": "own"}
+    settings = load(flags, environment).settings
+    assert (settings.secret_key_fallbacks, settings.session_cookie_name) == (("with a space, and a comma",), "own")
+    assert "space" not in repr(settings)
+
+
+def test_a_unix_socket_is_listened_on_alone(folder: Path) -> None:
+    (folder / "options.toml").write_text("port = 80")
+    for flags, environment, file, other in (
+        ({"host": ("::",)}, {}, None, "host (from --host)"),
+        ({}, {"AUTOMODERATE_PORT": "80"}, None, "port (from AUTOMODERATE_PORT)"),
+        ({}, {}, "options.toml", "port (from options.toml)"),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            load({**flags, "uds": "/run/a"}, environment, file)
+        assert str(caught.value) == f"uds /run/a (from --uds): is listened on alone; leave out {other}"
 
 
 def test_secret_key_and_database_url_are_read_as_automoderate_names_them() -> None:
@@ -35,7 +58,7 @@ def test_secret_key_and_database_url_are_read_as_automoderate_names_them() -> No
     ours = environment | {"AUTOMODERATE_SECRET_KEY": "own", "AUTOMODERATE_DATABASE_URL": "postgresql://h/x"}
     assert load({}, ours).settings.secret_key == "own"
     assert load({}, ours).sources["secret_key"] == "AUTOMODERATE_SECRET_KEY"
-    assert load({}, ours).settings.database_url == "postgresql+psycopg://h/x"
+    assert load({}, ours).settings.database_url == "postgresql://h/x"
 
 
 def test_an_empty_variable_counts_as_absent() -> None:
@@ -61,13 +84,58 @@ def test_options_that_may_be_repeated(folder: Path) -> None:
     assert load({"cors_origin": ("http://c",)}, several).settings.cors_origin == ("http://c",)
 
 
+def test_contents_have_pages_here_or_elsewhere() -> None:
+    for template in (
+        "/dashboard/content/{content_id}",
+        "/{content_id}",
+        "https://moderation.example.org:8443/p/{project_id}?content={content_id}#top",
+        "http://[::1]:8000/{content_id}",
+    ):
+        assert load({"content_url": template}, {}).settings.content_url == template
+    with pytest.raises(SettingsError, match=r"content_url /\{content_id\} \(from --content-url\): is for our own"):
+        load({"content_url": "/{content_id}"}, {"AUTOMODERATE_WSGI": "run:app"})
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "capacitor://localhost", "ionic://localhost", "tauri://localhost", "https://tauri.localhost", "http://localhost",
+        "app://-", "app://obsidian.md", "file://", "null", "chrome-extension://kjbdgfilnfhdoflbpgamdcdgpehopbep",
+        "moz-extension://2c127fa4-62c7-7e4f-90e5-472b45eecfdc", "vscode-webview://1a2b3c", "com.example.app://localhost:8080",
+    ],
+)  # fmt: skip
+def test_the_shells_of_applications_are_origins_too(origin: str) -> None:
+    assert load({"cors_origin": (origin,)}, {}).settings.cors_origin == (origin,)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("adapter", "threads", "must be one of: asyncio"),
+        ("adapter", "threads", "must be one of asyncio"),
         ("host", "http://localhost", "without scheme or port"),
         ("host", "localhost:80", "without scheme or port"),
         ("host", " ", "must be text"),
+        ("host", [], "must not be empty"),
+        ("uds", "", "must be text"),
+        ("session_cookie_name", "my session", "must be the name of a cookie"),
+        ("session_cookie_name", "ann=1", "must be the name of a cookie"),
+        ("secret_key_fallbacks", [5], "must be text"),
+        ("keep_alive", "0", "greater than 0"),
+        ("content_url", "/content", "must be a path such as"),
+        ("content_url", "{content_id}", "must be a path such as"),
+        ("content_url", "content/{content_id}", "must be a path such as"),
+        ("content_url", "//elsewhere.example/{content_id}", "must be a path such as"),
+        ("content_url", "/\\elsewhere.example/{content_id}", "must be a path such as"),
+        ("content_url", "javascript:alert({content_id})", "must be a path such as"),
+        ("content_url", "https://{content_id}.example/{content_id}", "must be a path such as"),
+        ("content_url", "https://ann@example.org/{content_id}", "must be a path such as"),
+        ("content_url", "/content/{content_id}/{id}", "must be a path such as"),
+        ("content_url", "/content/{{content_id}}", "must be a path such as"),
+        ("content_url", "/content/{content_id}/}", "must be a path such as"),
+        ("content_url", "/con tent/{content_id}", "must be a path such as"),
+        ("max_request_body", "-1", "from 0 to"),
+        ("host", "a..b", "must be a host name"),
+        ("host", "a" * 64, "must be a host name"),
         ("port", "99999", "from 0 to 65535"),
         ("port", "-1", "from 0 to 65535"),
         ("port", "http", "from 0 to 65535"),
@@ -78,11 +146,17 @@ def test_options_that_may_be_repeated(folder: Path) -> None:
         ("secret_key", "\n", "must be text"),
         ("secret_key", 5, "must be text"),
         ("wsgi", "module", "must be MODULE:APPLICATION"),
-        ("wsgi", "module:f(1)", "must be MODULE:APPLICATION"),
+        ("wsgi", "module:f(x)", "must be MODULE:APPLICATION"),
         ("wsgi", 1, "must be MODULE:APPLICATION"),
         ("cors_origin", "https://a.example/", "no path"),
+        ("cors_origin", "https://*.example", "must be an origin"),
         ("cors_origin", "a.example", "must be an origin"),
-        ("cors_origin", "ftp://a.example", "must be an origin"),
+        ("cors_origin", "//a.example", "must be an origin"),
+        ("cors_origin", "https://", "must be an origin"),
+        ("cors_origin", "capacitor:localhost", "must be an origin"),
+        ("cors_origin", "capacitor://localhost/", "no path"),
+        ("cors_origin", "file:///", "no path"),
+        ("cors_origin", "Null", "must be an origin"),
         ("cors_origin", "https://a.example:port", "must be an origin"),
         ("cors_origin", "https://me@a.example", "must be an origin"),
         ("cors_origin", [5], "must be an origin"),
@@ -93,6 +167,7 @@ def test_options_that_may_be_repeated(folder: Path) -> None:
         ("trusted_proxy", [1], "such as 10.0.0.0/8"),
         ("log_level", "loud", "must be one of: debug, info"),
         ("log_level", 10, "must be one of: debug, info"),
+        ("log_format", "xml", "must be text or json"),
         ("ping_interval", "-1", "greater than 0"),
         ("ping_interval", "0", "greater than 0"),
         ("ping_timeout", "nan", "greater than 0"),
@@ -123,9 +198,9 @@ def test_zero_is_a_grace_and_a_drain_but_no_interval() -> None:
 
 
 def test_ipv6_addresses_may_have_brackets() -> None:
-    assert Settings(host="[::1]").host == "::1"
-    assert Settings(host="::").host == "::"
-    assert Settings(host="db_1.local").host == "db_1.local"
+    assert Settings(host=("[::1]",)).host == ("::1",)
+    assert load({"host": ("127.0.0.1", "::")}, {}).settings.host == ("127.0.0.1", "::")
+    assert load({}, {"AUTOMODERATE_HOST": "::1, db_1.local"}).settings.host == ("::1", "db_1.local")
 
 
 @pytest.mark.parametrize(

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-import requests
 from click.testing import CliRunner, Result
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "clients"))
-
-from live_server import PASSWORD, PATIENCE, LiveServer, running_server
-from watch_kit import Cable, NoWebSocket, Open, terminals
-
-from automoderate import watch as watch_module
-from automoderate.watch import Watcher, describe, harmless, watch
+from automoderate.cli import login as login_module
+from automoderate.cli import watch as watch_module
+from automoderate.cli.watch import Watcher, describe, harmless, watch
+from kits import PATIENCE
+from kits.cables import Cable, NoWebSocket
+from kits.live_server import PASSWORD, LiveServer, running_server
+from kits.terminals import Open, terminals
 
 
 @pytest.fixture(scope="module")
@@ -174,18 +172,18 @@ def test_nobody_there(closed_port: int) -> None:
     url = f"http://127.0.0.1:{closed_port}"
     result = run("p", "--url", url, "--username", "alice", "--password-stdin", stdin="x")
     failed(result, 3, f"cannot reach {url}: Connection refused; is the server running")
-    failed(run("p", "--url", url, "--cookie", "c"), 3, f"cannot reach {url}")
+    failed(run("p", "--url", url, "--cookie", "c"), 3, f"cannot reach {url}: Connection refused; is the server running")
 
 
 def test_a_server_that_is_something_else(scripted_api: Any) -> None:
     arguments = ("p", "--url", scripted_api.url)
     result = run(*arguments, "--username", "alice", "--password-stdin", stdin="x")
     failed(result, 1, "there is no login form at")
-    refused = "does not let anybody connect, by WebSocket: it answered 501; by long-polling: Unexpected status code 501"
+    refused = "does not let anybody connect, by WebSocket: it answered 405; by long-polling: Unexpected status code 405"
     failed(run(*arguments, "--cookie", "c"), 1, refused)
 
 
-def test_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_usage() -> None:
     failed(run("p"), 2, "who logs in?")
     failed(run("p", "--username", "alice"), 2, "there is no terminal to ask for the password")
     failed(run("p", "--url", "localhost"), 2, "is no server address")
@@ -197,53 +195,10 @@ def test_ctrl_c_while_the_password_is_asked_for(monkeypatch: pytest.MonkeyPatch)
     def interrupted(*_arguments: object, **_options: object) -> str:
         raise click.Abort
 
-    monkeypatch.setattr(watch_module, "_has_terminal", lambda: True)
+    monkeypatch.setattr(login_module, "_has_terminal", lambda: True)
     monkeypatch.setattr(click, "prompt", interrupted)
     result = run("p", "--username", "alice")
     assert (result.exit_code, result.output) == (130, "")
-
-
-class Answer:
-    """An HTTP answer to the login form."""
-
-    def __init__(self, status: int, location: str | None = None, retry_after: str | None = None) -> None:
-        self.status_code, self.reason, self.ok = status, "Whatever", status < 400
-        self.text = '<form><input name="csrf_token" value="t&amp;t"></form>'
-        self.is_redirect = location is not None
-        self.headers = {"Location": location, "Retry-After": retry_after}
-
-
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        (Answer(302, "/auth/login?failed=1"), "that username or password is not right"),
-        (Answer(401), "that username or password is not right"),
-        (Answer(429, retry_after="17"), "too many attempts to log in; try again in 17 seconds"),
-        (Answer(503), "answered 503 Whatever; try again later"),
-        (Answer(302, "/projects"), None),
-        (Answer(302, "http://h/"), None),
-    ],
-)
-def test_what_a_login_may_answer(answer: Answer, message: str | None) -> None:
-    posted: dict[str, Any] = {}
-
-    class Session:
-        def get(self, *_arguments: object, **_options: object) -> Answer:
-            return Answer(200)
-
-        def post(self, *_arguments: object, **options: Any) -> Answer:
-            posted.update(options)
-            return answer
-
-    session: requests.Session = Session()  # type: ignore[assignment]
-    if message is None:
-        watch_module.log_in(session, "http://h", "alice", "secret")
-    else:
-        with pytest.raises(click.ClickException, match=message):
-            watch_module.log_in(session, "http://h", "alice", "secret")
-    assert posted["data"] == {"csrf_token": "t&t", "username": "alice", "password": "secret"}
-    assert posted["headers"] == {"Referer": "http://h/auth/login"}
-    assert posted["allow_redirects"] is False
 
 
 # Lines --------------------------------------------------------------------------------------------------------
@@ -276,7 +231,7 @@ def test_control_characters_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(out)["data"] == {"content_preview": "\x1b[2J\x7f\x9b\n"}
 
 
-def test_a_line_tells_what_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_tells_what_matters() -> None:
     data = {
         "status": "rejected",
         "moderator_name": "Rule",
@@ -322,15 +277,16 @@ def happens(watcher: Watcher, wire: Wire, what: str, data: Any = None) -> None:
     watcher._take(wire)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("code", ["timeout", "server_error", "rate_limited"])
 def test_a_temporary_failure_is_asked_again(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: str
 ) -> None:
     monkeypatch.setattr(watch_module, "_ASK_AGAIN", 0.01)
     shown: list[str] = []
-    watcher, wire = Watcher("p", "http://h", lambda event, data: shown.append(event)), Wire()
+    watcher, wire = Watcher("p", "http://h", lambda event, _data: shown.append(event)), Wire()
     happens(watcher, wire, "connect")
-    happens(watcher, wire, "error", {"message": "Server timeout - please try again", "code": "timeout"})
-    assert "asking again" in capsys.readouterr().err
+    happens(watcher, wire, "error", {"message": "Please try again", "code": code})
+    assert "Please try again; asking again" in capsys.readouterr().err
     watcher._take(wire)  # type: ignore[arg-type]
     assert wire.sent == [("join_project", {"project_id": "p"})] * 2
     happens(watcher, wire, "joined_project", {"project_id": "p", "room": "project_p", "last_event_id": "5-0"})

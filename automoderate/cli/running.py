@@ -1,0 +1,54 @@
+"""How commands talk to a running server over HTTP: with a token that the secret key signs, wherever its API is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+import requests
+
+from automoderate import control
+from automoderate.cli import Unavailable
+from automoderate.notifier.http import reason, shown_url
+
+__all__ = ["ask_server"]
+
+T = TypeVar("T")
+
+
+def ask_server(
+    method: str, base: str, path: str, secret_key: str, *, timeout: float,
+    found: Callable[[requests.Response], T | None], **more: Any,
+) -> T:  # fmt: skip
+    """What is ``found`` in the server's answer, which is None for any other answer; ``more`` is for requests.
+
+    Raises Unavailable where nothing answers within so many seconds, and click.ClickException, which says why, where
+    nothing is found.
+    """
+    headers = {"Authorization": f"Bearer {control.sign(secret_key)}"}
+    statuses: list[int] = []
+    # Where another application is mounted, the first address is one of its own.
+    for prefix in ("", "/realtime"):
+        try:
+            response = requests.request(
+                method, f"{base}{prefix}{path}", headers=headers, timeout=timeout, allow_redirects=False, **more
+            )
+        except requests.RequestException as error:
+            raise Unavailable(f"cannot reach {shown_url(base)}: {reason(error)}") from None
+        if (answer := found(response)) is not None:
+            return answer
+        if _error_code(response) == "wrong_time":
+            raise click.ClickException(f"the clocks of {shown_url(base)} and of this machine differ too much")
+        statuses.append(response.status_code)
+    if 401 in statuses:
+        raise click.ClickException(f"{shown_url(base)} does not accept this SECRET_KEY")
+    raise click.ClickException(f"{shown_url(base)} answered {statuses[-1]}")
+
+
+def _error_code(response: requests.Response) -> Any:
+    """The code of an error that our API answers; None for any other answer."""
+    try:
+        return response.json()["error"]["code"]
+    except (ValueError, TypeError, KeyError):
+        return None
