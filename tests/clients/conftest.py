@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from client_kit import LIBRARIES, TRANSPORTS, RealClient
-from live_server import LiveServer, running_server
-
-Connect = Callable[..., RealClient]
+from kits.live_server import LiveServer, running_server
+from kits.real_clients import Clients
 
 
 @pytest.fixture(scope="session")
@@ -31,14 +26,7 @@ def own_server(tmp_path: Path, adapter: str) -> Iterator[LiveServer]:
 
 
 @pytest.fixture
-def client() -> Iterator[Callable[[str, str, str, str | None], RealClient]]:
-    """Make a client: library, transports, URL and cookie. It has not been told to connect yet."""
-    made: list[RealClient] = []
-
-    def make(library: str, transports: str, url: str, cookie: str | None) -> RealClient:
-        made.append(LIBRARIES[library](url, cookie, TRANSPORTS[transports]))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
+def client() -> Iterator[Clients]:
+    """Makes clients of any library; afterwards they leave."""
+    with Clients() as clients:
+        yield clients

@@ -7,12 +7,15 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from client_kit import PATIENCE, RealClient
-from live_server import ROOT, SECRET_KEY, LiveServer
+
+from kits import PATIENCE, ROOT
+from kits.live_server import LiveServer
+from kits.processes import SECRET_KEY
+from kits.real_clients import Clients
 
 PROGRAMS = ("trio_program.py", "asyncio_program.py")
 PAGE = ROOT / "docs" / "embedding.md"
@@ -50,10 +53,10 @@ def program(request: pytest.FixtureRequest, site: LiveServer) -> Iterator[subpro
 def test_the_program_publishes_and_takes_its_server_with_it(
     program: subprocess.Popen[str],
     site: LiveServer,
-    client: Callable[[str, str, str, str | None], RealClient],
+    client: Clients,
     number: signal.Signals,
 ) -> None:
-    alice = client("node", "upgrade", site.url, site.cookie("alice"))
+    alice = client(site.url, site.cookie("alice"), "upgrade", "node")
     alice.connect()
     alice.wait("connected")
     alice.emit("join_project", {"project_id": site.project})

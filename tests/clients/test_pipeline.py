@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
-from client_kit import PATIENCE, RealClient
-from live_server import ROOT, LiveServer
+
+from kits import PATIENCE, ROOT
+from kits.live_server import LiveServer
+from kits.real_clients import Clients
 
 EXAMPLE = ROOT / "examples" / "async_pipeline.py"
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_dashboards_see_what_the_pipeline_decides(
-    server: LiveServer, client: Callable[[str, str, str, str | None], RealClient], backend: str
-) -> None:
-    alice = client("python", "websocket", server.url, server.cookie("alice"))
-    alice.connect()
-    alice.wait("connected")
+def test_dashboards_see_what_the_pipeline_decides(server: LiveServer, client: Clients, backend: str) -> None:
+    alice = client(server.url, server.cookie("alice"), library="python").welcomed()
     alice.emit("join_project", {"project_id": server.project})
     alice.wait("joined_project")
     given = {"URL": server.url, "API_KEY": server.api_key, "PROJECT": server.project, "PYTHONPATH": str(ROOT)}

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 
 import pytest
-from client_kit import LIBRARIES, TRANSPORTS, RealClient
-from live_server import LiveServer
 
 from automoderate import adapters
 from automoderate.core.hub import parse_event_id
-
-Make = Callable[[str, str, str, str | None], RealClient]
+from kits.live_server import LiveServer
+from kits.real_clients import LIBRARIES, TRANSPORTS, Clients, RealClient
 
 
 def numbers(client: RealClient, count: int, since: int = 0) -> list[int]:
@@ -25,22 +22,15 @@ def numbers(client: RealClient, count: int, since: int = 0) -> list[int]:
 
 @pytest.fixture(params=[f"{library} {transports}" for library in LIBRARIES for transports in TRANSPORTS])
 def every(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """Every library on every choice of transports."""
+    """Every choice of transports with every library."""
     library, transports = request.param.split()
-    return library, transports
+    return transports, library
 
 
 @pytest.fixture
-def alice(every: tuple[str, str], server: LiveServer, client: Make) -> RealClient:
+def alice(every: tuple[str, str], server: LiveServer, client: Clients) -> RealClient:
     """A client of alice's, connected, and on the transport where it should end up."""
-    return connected(client(*every, server.url, server.cookie("alice")))
-
-
-def connected(client: RealClient) -> RealClient:
-    client.connect()
-    assert client.wait("connected") == {"message": "Connected to AutoModerate"}
-    assert client.wait("ready") == client.transports[-1]
-    return client
+    return client(server.url, server.cookie("alice"), *every).welcomed()
 
 
 def test_joining_and_leaving(alice: RealClient, server: LiveServer) -> None:
@@ -82,8 +72,8 @@ def test_refusals(alice: RealClient, server: LiveServer) -> None:
     assert alice.call("join_project", {"project_id": server.project})["project_id"] == server.project
 
 
-def test_nobody_is_told_so_and_the_session_ends(every: tuple[str, str], server: LiveServer, client: Make) -> None:
-    stranger = client(*every, server.url, None)
+def test_nobody_is_told_so_and_the_session_ends(every: tuple[str, str], server: LiveServer, client: Clients) -> None:
+    stranger = client(server.url, None, *every)
     stranger.connect()
     error = {"message": "Authentication required", "code": "authentication_required"}
     assert stranger.wait("error") == error
@@ -116,8 +106,8 @@ def test_leaving_on_purpose_and_catching_up(alice: RealClient, server: LiveServe
     assert again["recovered"] is False
 
 
-def test_a_server_that_is_away(every: tuple[str, str], closed_port: int, client: Make) -> None:
-    alone = client(*every, f"http://127.0.0.1:{closed_port}", None)
+def test_a_server_that_is_away(every: tuple[str, str], closed_port: int, client: Clients) -> None:
+    alone = client(f"http://127.0.0.1:{closed_port}", None, *every)
     alone.connect()
     alone.wait("connect_error")
 
@@ -129,16 +119,16 @@ def test_a_server_that_is_away(every: tuple[str, str], closed_port: int, client:
     ids=[*(f"{name} terminated" for name in adapters.names()), "asyncio killed"],
 )
 def test_everybody_comes_back_to_a_restarted_server(
-    own_server: LiveServer, client: Make, number: signal.Signals
+    own_server: LiveServer, client: Clients, number: signal.Signals
 ) -> None:
     clients = {
-        f"{library} on {transports}": client(library, transports, own_server.url, own_server.cookie("alice"))
+        f"{library} on {transports}": client(own_server.url, own_server.cookie("alice"), transports, library)
         for library in LIBRARIES
         for transports in TRANSPORTS
     }
     positions = {}
     for name, one in clients.items():
-        connected(one)
+        one.welcomed()
         positions[name] = one.call("join_project", {"project_id": own_server.project})["last_event_id"]
     own_server.publish(0)
     for one in clients.values():
@@ -157,6 +147,8 @@ def test_everybody_comes_back_to_a_restarted_server(
     if number is signal.SIGTERM:
         assert "Not everything was finished" not in own_server.log
         for name, reason in reasons.items():
-            if name.startswith("node"):
+            if name.startswith("python"):
+                assert reason == "transport error", name
+            else:
                 # A polling client that is between two polls finds nobody there when it comes for the next.
                 assert reason in ("transport close", *["transport error"] * name.endswith("polling")), name

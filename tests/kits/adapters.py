@@ -1,6 +1,6 @@
 """What the adapter tests share: the kinds of adapters, a server in a thread, a scripted driver, patient sockets.
 
-Run as a program it serves the scripted driver: ``python adapter_kit.py KIND DRAIN_TIMEOUT``.
+Run as a program it serves the scripted driver: ``python -m kits.adapters KIND DRAIN_TIMEOUT``.
 """
 
 from __future__ import annotations
@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import os
 import socket
 import stat
 import struct
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast
@@ -23,36 +25,39 @@ from typing import Any, Protocol, TypeVar, cast
 import uvloop
 from attrs import define, field
 
-from automoderate.adapters import Handle, load, names
 from automoderate.adapters import asyncio as asyncio_adapter
+from automoderate.adapters import load, names
+from automoderate.adapters.runtime import Certificate, Handle, Options
 from automoderate.protocol.config import Config
-from automoderate.protocol.engineio import Encoded, EngineServer, Session
+from automoderate.protocol.driver import Driver
+from automoderate.protocol.engineio import EngineIOServer
 from automoderate.protocol.events import (
     AppBody,
     AppRequest,
     AppRequestAborted,
     AppRequestEnd,
-    EngineEvent,
+    EngineIOEvent,
     MessageReceived,
     SessionClosed,
     SessionOpened,
 )
-from automoderate.protocol.http import Connection
+from automoderate.protocol.model import Connection, Encoded, Peer, Session, Transport
 from automoderate.protocol.outputs import (
     Abort,
     Close,
-    Driver,
     Fanout,
     Job,
     Output,
-    Peer,
+    PauseReading,
     RequestAborted,
     RequestBody,
     RequestFinished,
     RequestStarted,
-    Transport,
+    ResumeReading,
+    SendEof,
     Write,
 )
+from kits import PYTHONPATH
 
 T = TypeVar("T")
 
@@ -60,19 +65,19 @@ PATIENCE = 60.0  # seconds after which something that should have happened never
 NARROW = 65_536  # bytes that the kernel of a slow peer's server keeps at least: little beside what the tests write
 
 
-def _run_asyncio(driver: Driver, **options: Any) -> None:
+def _run_asyncio(driver: Driver, options: Options, **rest: Any) -> None:
     with asyncio.Runner() as runner:
-        runner.run(asyncio_adapter.serve(driver, **options))
+        runner.run(asyncio_adapter.serve(driver, options, **rest))
 
 
-def _run_uvloop(driver: Driver, **options: Any) -> None:
+def _run_uvloop(driver: Driver, options: Options, **rest: Any) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio_adapter.serve(driver, **options))
+        runner.run(asyncio_adapter.serve(driver, options, **rest))
 
 
-def _run_named(name: str, driver: Driver, **options: Any) -> None:
+def _run_named(name: str, driver: Driver, options: Options, **rest: Any) -> None:
     # Imported late: trio cannot be in a process that eventlet has patched.
-    load(name).run(driver, **options)
+    load(name).run(driver, options, **rest)
 
 
 # The whole suite runs for each of these: a new adapter is one line here.
@@ -81,6 +86,7 @@ KINDS: dict[str, Callable[..., None]] = {
     "asyncio+uvloop": _run_uvloop,
     "trio": partial(_run_named, "trio"),
     "eventlet": partial(_run_named, "eventlet"),
+    "gevent": partial(_run_named, "examples.gevent_adapter"),
 }
 
 
@@ -97,7 +103,7 @@ class Running:
         self.driver = driver
         self.error: BaseException | None = None
         self._ready: Future[Handle] = Future()
-        settings = {"host": "127.0.0.1", "port": 0, "drain_timeout": PATIENCE, "handle_signals": False} | options
+        settings = Options(**({"port": 0, "drain_timeout": PATIENCE} | options))  # type: ignore[arg-type]
         if kind in names():
             # Not in the thread: eventlet imports threading a second time, which makes the importing thread one that
             # can never be joined.
@@ -106,9 +112,9 @@ class Running:
         self.thread.start()
         self.handle = self._ready.result(PATIENCE)
 
-    def _serve(self, kind: str, settings: dict[str, object]) -> None:
+    def _serve(self, kind: str, options: Options) -> None:
         try:
-            KINDS[kind](cast(Driver, self.driver), on_ready=self._ready.set_result, **settings)
+            KINDS[kind](cast(Driver, self.driver), options, on_ready=self._ready.set_result, handle_signals=False)
         except BaseException as error:
             self.error = error
             if not self._ready.done():
@@ -273,6 +279,8 @@ class Script:
         self.deadline: float | None = None
         self.ringing: list[Line] = []
         self.draining = False
+        self.turns: list[float] = []
+        self.waiting: list[int] = []
         self.changed = threading.Condition()
         self._outputs: list[Output] = []
         self._tickets = 0
@@ -284,7 +292,7 @@ class Script:
 
     # The Driver methods ---------------------------------------------------------------------------------------
 
-    def connect(self, transport: Transport, peer: Peer, now: float) -> Connection:
+    def connect(self, transport: Transport, peer: Peer, _now: float) -> Connection:
         line = Line(transport, peer)
         self.lines.append(line)
         return line.itself
@@ -297,17 +305,23 @@ class Script:
             verb, _, rest = bytes(command).partition(b" ")
             getattr(self, "do_" + verb.decode())(line, rest, now)
 
-    def receive_eof(self, connection: Connection, now: float) -> None:
+    def receive_eof(self, connection: Connection, _now: float) -> None:
         self._outputs += [Write(connection, b"end\n"), Close(connection)]
 
-    def connection_lost(self, connection: Connection, now: float) -> None:
+    def connection_lost(self, connection: Connection, _now: float) -> None:
         with self.changed:
             self.lost.append(cast(Line, connection))
             self.lines.remove(cast(Line, connection))
             self.changed.notify_all()
 
-    def job_done(self, ticket: int, result: object | BaseException, now: float) -> None:
+    def job_done(self, ticket: int, result: object | BaseException, _now: float) -> None:
         self.say(self.jobs.pop(ticket), repr(result).encode())
+
+    def turned(self, _now: float, took: float) -> None:
+        self.turns.append(took)
+
+    def kept(self, waiting: int) -> None:
+        self.waiting.append(waiting)
 
     def tick(self, now: float) -> None:
         with self.changed:
@@ -325,7 +339,7 @@ class Script:
         outputs, self._outputs = self._outputs, []
         return outputs
 
-    def drain(self, now: float) -> None:
+    def drain(self, _now: float) -> None:
         with self.changed:
             self.draining = True
             for line in self.lines:
@@ -336,14 +350,14 @@ class Script:
         return not any(line.held for line in self.lines)
 
     def respond(
-        self, connection: Connection, status: int, reason: str, headers: Sequence[tuple[str, str]], now: float
+        self, _connection: Connection, _status: int, _reason: str, _headers: Sequence[tuple[str, str]], _now: float
     ) -> None:
         raise AssertionError("the script speaks no HTTP")
 
-    def respond_body(self, connection: Connection, data: bytes, now: float) -> None:
+    def respond_body(self, _connection: Connection, _data: bytes, _now: float) -> None:
         raise AssertionError("the script speaks no HTTP")
 
-    def respond_end(self, connection: Connection, now: float) -> None:
+    def respond_end(self, _connection: Connection, _now: float) -> None:
         raise AssertionError("the script speaks no HTTP")
 
     # The commands ---------------------------------------------------------------------------------------------
@@ -357,35 +371,48 @@ class Script:
     def shout(self, data: bytes) -> None:
         self._outputs.append(Fanout([([line.itself for line in self.lines], data)]))
 
-    def do_echo(self, line: Line, text: bytes, now: float) -> None:
+    def do_echo(self, line: Line, text: bytes, _now: float) -> None:
         self.say(line, text)
 
-    def do_shout(self, line: Line, text: bytes, now: float) -> None:
+    def do_shout(self, _line: Line, text: bytes, _now: float) -> None:
         self.shout(text + b"\n")
 
-    def do_peer(self, line: Line, text: bytes, now: float) -> None:
+    def do_peer(self, line: Line, _text: bytes, _now: float) -> None:
         self.say(line, repr(line.peer).encode())
 
-    def do_boom(self, line: Line, text: bytes, now: float) -> None:
+    def do_boom(self, _line: Line, _text: bytes, _now: float) -> None:
         raise RuntimeError("a mistake in the driver")
 
-    def do_bye(self, line: Line, text: bytes, now: float) -> None:
+    def do_bye(self, line: Line, text: bytes, _now: float) -> None:
         self.say(line, b"x" * int(text or b"1"))
         self._outputs.append(Close(line.itself))
 
-    def do_drop(self, line: Line, text: bytes, now: float) -> None:
+    def do_over(self, line: Line, text: bytes, _now: float) -> None:
+        self.say(line, b"x" * int(text))
+        self._outputs.append(SendEof(line.itself))
+
+    def do_drop(self, line: Line, _text: bytes, _now: float) -> None:
         self._outputs.append(Abort(line.itself))
 
-    def do_broadcast(self, line: Line, rest: bytes, now: float) -> None:
+    def do_broadcast(self, _line: Line, rest: bytes, _now: float) -> None:
         """Send as many numbered pieces as asked for to everybody."""
         for number in range(int(rest)):
             self.shout(b"%d %s\n" % (number, b"x" * 1000))
 
-    def do_hold(self, line: Line, text: bytes, now: float) -> None:
+    def do_pause(self, line: Line, _text: bytes, _now: float) -> None:
+        """Hear no more of this peer,"""
+        self.say(line, b"paused")
+        self._outputs.append(PauseReading(line.itself))
+
+    def do_resume(self, _line: Line, _text: bytes, _now: float) -> None:
+        """until another says so."""
+        self._outputs += [ResumeReading(line.itself) for line in self.lines]
+
+    def do_hold(self, line: Line, _text: bytes, _now: float) -> None:
         line.held = True
         self.say(line, b"held")
 
-    def do_release(self, line: Line, text: bytes, now: float) -> None:
+    def do_release(self, line: Line, _text: bytes, _now: float) -> None:
         line.held = False
         self.say(line, b"released")
 
@@ -398,15 +425,15 @@ class Script:
         self.jobs[self._tickets] = line
         self._outputs.append(Job(self._tickets, call))
 
-    def do_job(self, line: Line, text: bytes, now: float) -> None:
+    def do_job(self, line: Line, text: bytes, _now: float) -> None:
         self.job(line, lambda: (text.upper(), threading.current_thread() is not server_thread))
         server_thread = threading.current_thread()
 
-    def do_stuck(self, line: Line, text: bytes, now: float) -> None:
+    def do_stuck(self, line: Line, _text: bytes, _now: float) -> None:
         self.say(line, b"at it")
         self.job(line, threading.Event().wait)
 
-    def do_badjob(self, line: Line, text: bytes, now: float) -> None:
+    def do_badjob(self, line: Line, _text: bytes, _now: float) -> None:
         def fail() -> None:
             raise LookupError("nothing there")
 
@@ -418,7 +445,7 @@ class Web:
 
     def __init__(self, **settings: Any) -> None:
         ids = itertools.count()
-        self.engine = EngineServer(Config(path="/engine.io/", **settings), new_id=lambda: f"session-{next(ids)}")
+        self.engine = EngineIOServer(Config(path="/engine.io/", **settings), new_id=lambda: f"session-{next(ids)}")
         self.sessions: list[Session] = []
         self._outputs: list[Output] = []
 
@@ -429,7 +456,7 @@ class Web:
         outputs, self._outputs = self._outputs + self.engine.outputs(), []
         return outputs
 
-    def handle(self, event: EngineEvent) -> None:
+    def handle(self, event: EngineIOEvent) -> None:
         match event:
             case SessionOpened(session):
                 self.sessions.append(session)
@@ -446,8 +473,14 @@ class Web:
             case AppRequestAborted(connection):
                 self._outputs.append(RequestAborted(connection))
 
-    def job_done(self, ticket: int, result: object | BaseException, now: float) -> None:
+    def job_done(self, _ticket: int, _result: object | BaseException, _now: float) -> None:
         raise AssertionError("there are no jobs")
+
+    def turned(self, _now: float, _took: float) -> None:
+        """Nothing is measured."""
+
+    def kept(self, _waiting: int) -> None:
+        """Nor is this."""
 
     def broadcast(self, text: str, now: float) -> None:
         """Send one message to every session."""
@@ -462,16 +495,44 @@ class Web:
         return getattr(self.engine, name)
 
 
-def main(kind: str, drain_timeout: str) -> None:
+@contextlib.contextmanager
+def process(
+    kind: str, drain_timeout: float, *certificate: str
+) -> Iterator[tuple[subprocess.Popen[str], Callable[[], Peerside]]]:
+    """A server in a process of its own, with the files of a certificate perhaps, and a way to connect to it."""
+    command = [sys.executable, "-W", "error", "-m", "kits.adapters", kind, str(drain_timeout), *certificate]
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as server:
+        try:
+            assert server.stdout is not None
+            port = int(server.stdout.readline())
+            yield server, lambda: Peerside.connect(("127.0.0.1", port))
+        finally:
+            server.kill()
+
+
+def left_cleanly(server: subprocess.Popen[str]) -> bool:
+    """Whether a process that was told to leave did so without complaint."""
+    _, complaints = server.communicate(timeout=PATIENCE)
+    assert "Traceback" not in complaints
+    return server.returncode == 0
+
+
+def main(kind: str, drain_timeout: str, *certificate: str) -> None:
     def ready(handle: Handle) -> None:
         print(handle.addresses[0][1], flush=True)
 
+    logging.basicConfig(level=logging.INFO if certificate else logging.WARNING)
     with contextlib.suppress(BrokenPipeError):
         KINDS[kind](
             cast(Driver, Script()),
-            host="127.0.0.1",
-            port=0,
-            drain_timeout=float(drain_timeout),
+            Options(
+                port=0,
+                drain_timeout=float(drain_timeout),
+                certificate=Certificate(*certificate) if certificate else None,
+            ),
             on_ready=ready,
             handle_signals=True,
         )

@@ -6,7 +6,6 @@ import asyncio
 import random
 import socket
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -17,16 +16,16 @@ import flask_socketio
 import socketio
 import uvicorn
 from attrs import Factory, define
-from client_kit import LIBRARIES, TRANSPORTS, RealClient
 from starlette.applications import Starlette
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from automoderate.adapters.socketio import attach
 from automoderate.backplane.memory import MemoryBackplane
-from automoderate.core.hub import Access, Hub, Limits
+from automoderate.core.hub import Access, Hub, Identity, Limits
+from automoderate.integrations.socketio import attach
 from automoderate.testing import MemoryDirectory
+from kits import PATIENCE
+from kits.real_clients import Clients, RealClient
 
-PATIENCE = 60.0
 PINGS = {"ping_interval": 1.0, "ping_timeout": 20.0}
 """A poll that waits when its session ends is answered only after both."""
 
@@ -43,7 +42,7 @@ class SlowDirectory(MemoryDirectory):
         if self.away:
             raise OSError("the database is away")
 
-    def identify(self, cookie: str | None) -> str | None:
+    def identify(self, cookie: str | None) -> Identity | None:
         self._ready()
         return super().identify(cookie)
 
@@ -73,8 +72,10 @@ class World(ABC):
         self.directory.add_project("p", owner="alice", members=["bob"])
         self.directory.add_project("q", owner="alice")
         self.hub = Hub(Limits(**{"auth_grace": 0.3, "check_timeout": PATIENCE} | limits), random=random.random)
-        self.clients: list[RealClient] = []
+        self._clients = Clients("chat")
         self.application_saw: list[tuple[str, Any]] = []
+        self.sids: list[str] = []
+        """Of those whom the application let in, in their order."""
         self.gate = threading.Event()
         """What the application's ``connect`` handler waits for where the cookie says "slow"."""
         self.build()
@@ -106,19 +107,12 @@ class World(ABC):
         """Run it where the server runs."""
         raise TypeError(f"this server has no loop for {coroutine!r}")
 
-    @staticmethod
-    def until(condition: Callable[[], bool]) -> None:
-        """Wait for something that another thread is about to do."""
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
     def saw(self, event: str, data: Any) -> None:
         self.application_saw.append((event, data))
 
     def publish(self, *numbers: int, project: str = "p") -> list[str]:
-        futures = [self.attachment.publish(project, "moderation_update", {"n": number}) for number in numbers]
+        updates = [{"project_id": project, "n": number} for number in numbers]
+        futures = [self.attachment.publish(project, "moderation_update", update) for update in updates]
         return [future.result(PATIENCE) for future in futures]
 
     def client(self, user: str | None, transports: str = "websocket", library: str | None = None) -> RealClient:
@@ -129,8 +123,7 @@ class World(ABC):
         """
         library = library or ("node" if transports == "polling" else "python-async")
         cookie = None if user is None else self.directory.cookie_of(user)
-        client = LIBRARIES[library](f"http://127.0.0.1:{self.port}", cookie, TRANSPORTS[transports])
-        self.clients.append(client)
+        client = self._clients(f"http://127.0.0.1:{self.port}", cookie, transports, library)
         client.connect()
         return client
 
@@ -143,8 +136,7 @@ class World(ABC):
     def close(self) -> None:
         self.directory.free.set()
         self.gate.set()
-        while self.clients:
-            self.clients.pop().close()
+        self._clients.close()
         self.stop()
 
 
@@ -159,10 +151,11 @@ class AsgiWorld(World):
             if "refuse" in environ.get("HTTP_COOKIE", ""):
                 raise socketio.exceptions.ConnectionRefusedError("not you")
             self.saw("connect", None)
+            self.sids.append(sid)
             if "slow" in environ.get("HTTP_COOKIE", ""):
                 await asyncio.to_thread(self.gate.wait, PATIENCE)
 
-        async def chat(sid: str, data: Any) -> str:
+        async def chat(_sid: str, data: Any) -> str:
             self.saw("chat", data)
             return "heard"
 
@@ -219,10 +212,11 @@ class ThreadsWorld(World):
             if "refuse" in environ.get("HTTP_COOKIE", ""):
                 raise socketio.exceptions.ConnectionRefusedError("not you")
             self.saw("connect", None)
+            self.sids.append(sid)
             if "slow" in environ.get("HTTP_COOKIE", ""):
                 self.gate.wait(PATIENCE)
 
-        def chat(sid: str, data: Any) -> str:
+        def chat(_sid: str, data: Any) -> str:
             self.saw("chat", data)
             return "heard"
 
@@ -256,10 +250,11 @@ class FlaskWorld(ThreadsWorld):
         self.sio = self._extension.server
 
     def register_handlers(self) -> None:
-        def connect(auth: object = None) -> None:
+        def connect(_auth: object = None) -> None:
             if "refuse" in flask.request.headers.get("Cookie", ""):
                 raise flask_socketio.ConnectionRefusedError("not you")
             self.saw("connect", None)
+            self.sids.append(flask.request.sid)  # type: ignore[attr-defined]
             if "slow" in flask.request.headers.get("Cookie", ""):
                 self.gate.wait(PATIENCE)
 

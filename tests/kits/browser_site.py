@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import os
-import queue
 import re
-import signal
-import subprocess
-import sys
-import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 import requests
+import sqlalchemy
 from attrs import Factory, define
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, WebSocketRoute, expect
 
 from automoderate import app
-from automoderate.adapters import Handle
 from automoderate.directory import accounts
 from automoderate.directory.database import Database
 from automoderate.settings import Settings
+from kits import PATIENCE
+from kits.processes import SECRET_KEY
+from kits.threads import ServerThread
 
-SECRET_KEY = "a secret for the browser tests only, long enough"
 PASSWORD = "correct horse battery"
-PATIENCE = 60.0
-"""Seconds that anything in these tests may take before it counts as not happening."""
 
 # Complaints that a browser makes about what a test does on purpose.
 EXPECTED = ("Failed to load resource", "WebSocket connection to", "net::ERR_")
@@ -45,7 +40,7 @@ def update(content_id: str, status: str = "approved", **more: Any) -> dict[str, 
 
 @define
 class Site:
-    """A database with people and projects. Its server is started by one of the two classes below."""
+    """A database with people and projects. Its server is a :class:`ThreadServer`, or a process."""
 
     database: Database
     project: accounts.ProjectInfo
@@ -86,51 +81,16 @@ class ThreadServer:
         self.assembly = app.build(
             Settings(port=0, database_url=site.database_url, secret_key=SECRET_KEY, drain_timeout=2.0, **settings)
         )
-        ready: queue.Queue[Handle] = queue.Queue()
-        self._thread = threading.Thread(target=self.assembly.run, args=(ready.put,), name="server", daemon=True)
-        self._thread.start()
-        self._handle = ready.get(timeout=PATIENCE)
-        site.base = f"http://127.0.0.1:{self._handle.addresses[0][1]}"
+        self._server = ServerThread(self.assembly)
+        site.base = self._server.url
 
-    def publish(self, project_id: str, event: str, data: dict[str, Any]) -> Future[str]:
+    def publish(self, project_id: str, event: str, data: dict[str, Any], _trace: str | None = None) -> Future[str]:
         """Publish without waiting: many a second."""
         return self.assembly.realtime.publish(project_id, event, data)
 
     def stop(self) -> None:
         """Stop as SIGTERM would."""
-        self._handle.stop()
-        self._thread.join(PATIENCE)
-        assert not self._thread.is_alive()
-
-
-class ProcessServer:
-    """The server as its operator starts it, in a process that can be killed."""
-
-    def __init__(self, site: Site, adapter: str, port: int, log: Path) -> None:
-        self._log = log
-        command = [sys.executable, "-m", "automoderate", "serve", "--adapter", adapter, "--port", str(port)]
-        environment = {"SECRET_KEY": SECRET_KEY, "DATABASE_URL": site.database_url}
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=output, stderr=output)
-        site.base = f"http://127.0.0.1:{port}"
-        self._wait_until_ready(site.base)
-
-    def _wait_until_ready(self, base: str) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                if requests.get(f"{base}/readyz", timeout=PATIENCE).status_code == 200:
-                    return
-            except requests.ConnectionError:
-                time.sleep(0.05)  # there is no other way to learn that a foreign process listens
-        self.kill()
-        raise AssertionError(f"the server did not start:\n{self._log.read_text()}")
-
-    def kill(self) -> None:
-        """End it without any warning, and wait until it is gone."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGKILL)
-        self._process.wait(PATIENCE)
+        self._server.stop()
 
 
 @define(slots=False)  # Playwright keeps notes of its own on the object of a handler
@@ -154,10 +114,14 @@ class Visitors:
     def logged_in(self, user: accounts.UserInfo | None = None, **options: Any) -> Page:
         """A page of a new profile on the list of projects, as the member unless another is named."""
         page = self.page(**options)
+        self.log_in(page, user)
+        return page
+
+    def log_in(self, page: Page, user: accounts.UserInfo | None = None) -> None:
+        """Go to the list of projects, as the member unless another is named."""
         page.goto(self.site.base)
         log_in(page, user or self.site.member)
         expect(page.get_by_role("heading", name="Projects")).to_be_visible()
-        return page
 
     def watching(self, user: accounts.UserInfo | None = None, **options: Any) -> Page:
         """A page of a new profile on the live page, and live."""
@@ -259,3 +223,18 @@ def rows(page: Page) -> Any:
 def previews(page: Page) -> list[str]:
     """The content of the rows in the list, newest first."""
     return [text.strip() for text in page.locator("#feed .update__preview").all_inner_texts()]
+
+
+@contextlib.contextmanager
+def before_membership_checks(call: Callable[[], object]) -> Iterator[None]:
+    """Within it ``call`` is made before the database is asked who may see which project."""
+
+    def look(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "json_each" in statement:
+            call()
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", look)
+    try:
+        yield
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", look)

@@ -7,96 +7,34 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import requests
-from live_server import SECRET_KEY, LiveServer, steady_port, until
 
-ROOT = Path(__file__).parents[2]
+from kits import PATIENCE, ROOT, until
+from kits.live_server import LiveServer
+from kits.processes import Process, steady_port
+
 DEPLOY = ROOT / "deploy"
 
 
-def environment(**settings: str) -> dict[str, str]:
-    """Nothing of this machine's, and these settings."""
-    names = ("SECRET_KEY", "DATABASE_URL")
-    clean = {name: value for name, value in os.environ.items() if name not in names and "AUTOMODERATE_" not in name}
-    given = {f"AUTOMODERATE_{name.upper()}": value for name, value in settings.items()}
-    return clean | {"SECRET_KEY": SECRET_KEY, "PYTHONUNBUFFERED": "1"} | given
-
-
-class Process:
-    """``automoderate serve``, perhaps with workers of its own."""
-
-    def __init__(self, log: Path, **settings: str) -> None:
-        self.settings = settings
-        self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text("utf-8")
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def port(self) -> int:
-        found = re.findall(r"listening on http://127\.0\.0\.1:(\d+)", self.log)
-        return int(found[-1])
-
-    def start(self, processes: int = 1) -> None:
-        """Start it and wait until that many processes listen."""
-        assert self.try_to_start(processes), self.log
-
-    def try_to_start(self, processes: int = 1) -> bool:
-        """The same; False where it ended instead."""
-        self._log.touch()
-        before = len(self.log)
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "automoderate", "serve"], cwd=ROOT, stdin=subprocess.DEVNULL, stderr=log,
-                env=environment(**self.settings),
-            )  # fmt: skip
-        process = self._process
-        until(lambda: self.log[before:].count("listening on") >= processes or process.poll() is not None)
-        return process.poll() is None
-
-    def wait(self) -> int:
-        """Wait for its end: the exit status."""
-        process, self._process = self._process, None
-        assert process is not None
-        return process.wait(60)
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send it a signal and wait for its end: the exit status."""
-        os.kill(self.pid, number)
-        return self.wait()
-
-    def close(self) -> None:
-        if self._process is not None:
-            self.stop()
-
-
 class Nginx:
-    """Debian's nginx with ``deploy/nginx.conf``, in which only the ports and what belongs to root are replaced."""
+    """Debian's nginx with a configuration, of which only what belongs to root is replaced, and more text of ours.
 
-    def __init__(self, folder: Path, nodes: list[int]) -> None:
+    ``replaced`` has, for text that must be there, what stands in its place; ``{port}`` is the port to listen on.
+    """
+
+    def __init__(self, folder: Path, text: str, replaced: Mapping[str, str]) -> None:
         program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         assert program is not None, "no nginx: run scripts/install-services"
         self.port = steady_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._folder = folder
-        text = (DEPLOY / "nginx.conf").read_text("utf-8")
-        here = {"127.0.0.1:6217": nodes[0], "127.0.0.1:6218": nodes[1], "listen 8080": self.port}
-        for shipped, port in here.items():
+        for shipped, here in replaced.items():
             assert shipped in text
-            text = text.replace(
-                shipped, f"{shipped.rstrip('0123456789')}{'127.0.0.1:' if ' ' in shipped else ''}{port}"
-            )
+            text = text.replace(shipped, here.format(port=self.port))
         text = re.sub(r"worker_rlimit_nofile \d+;\n", "", text)  # more than a test may have
         text = re.sub(r"worker_connections \d+;", "worker_connections 256;", text)
         paths = "\n".join(
@@ -114,7 +52,7 @@ class Nginx:
     def _answers(self) -> bool:
         assert self._process.poll() is None, self.log
         try:
-            return requests.get(f"{self.url}/health", timeout=5).status_code == 200
+            return requests.get(f"{self.url}/health", timeout=PATIENCE).status_code == 200
         except requests.ConnectionError:
             return False
 
@@ -124,7 +62,7 @@ class Nginx:
 
     def close(self) -> None:
         self._process.send_signal(signal.SIGTERM)
-        self._process.wait(60)
+        self._process.wait(PATIENCE)
 
 
 class Cluster:
@@ -147,7 +85,12 @@ class Cluster:
     def start(self) -> None:
         for node in self.nodes.values():
             node.start()
-        self._nginx = Nginx(self._folder, self._ports)
+        a, b = self._ports
+        here = {
+            "127.0.0.1:6217": f"127.0.0.1:{a}", "127.0.0.1:6218": f"127.0.0.1:{b}",
+            "listen 8080": "listen 127.0.0.1:{port}",
+        }  # fmt: skip
+        self._nginx = Nginx(self._folder, (DEPLOY / "nginx.conf").read_text("utf-8"), here)
 
     @property
     def nginx(self) -> Nginx:
@@ -156,7 +99,7 @@ class Cluster:
 
     def metrics(self, name: str) -> dict[str, float]:
         """A node's own numbers."""
-        text = requests.get(f"http://127.0.0.1:{self.nodes[name].port}/metrics", timeout=10).text
+        text = requests.get(f"http://127.0.0.1:{self.nodes[name].port}/metrics", timeout=PATIENCE).text
         lines = [line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#")]
         return {series.removeprefix("automoderate_"): float(value) for series, _, value in lines}
 
@@ -165,7 +108,7 @@ class Cluster:
         base = f"http://127.0.0.1:{self.nodes[through].port}" if through else self.nginx.url
         body: dict[str, Any] = {"event": "stats_update", "data": {"n": number}}
         url = f"{base}/api/projects/{self.world.project}/events"
-        answer = requests.post(url, json=body, headers={"X-API-Key": self.world.api_key}, timeout=30)
+        answer = requests.post(url, json=body, headers={"X-API-Key": self.world.api_key}, timeout=PATIENCE)
         assert answer.status_code == 202, answer.text
         event_id: str = answer.json()["event_id"]
         return event_id

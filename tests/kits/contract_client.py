@@ -1,7 +1,7 @@
 """A Socket.IO client that hides nothing: every packet is seen, in its order, and nothing happens by itself.
 
 It speaks over loopback sockets, one step at a time, on the thread of the test. Heartbeats are answered; everything
-else is the test's to say.
+else is the test's to say. What it gets is held against the documents for machines.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ import json
 import socket
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from attrs import define, field, frozen
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-PATIENCE = 60.0
-"""Seconds after which what should have happened counts as not happening."""
+from kits import PATIENCE, contract_documents
 
 TransportName = Literal["polling", "websocket", "upgrade"]
 TRANSPORTS: tuple[TransportName, ...] = ("polling", "websocket", "upgrade")
@@ -54,22 +53,29 @@ class Refused(Exception):
 
 
 class Http:
-    """One persistent HTTP connection."""
+    """One persistent HTTP connection. Answers of the API, which is below ``prefix``, have to be as documented."""
 
-    def __init__(self, address: tuple[str, int], headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, address: tuple[str, int], headers: Mapping[str, str] | None = None, prefix: str = "") -> None:
         self.headers = dict(headers or {})
+        self._prefix = prefix
+        self._asked = ("", "")
         self._connection = http.client.HTTPConnection(*address, timeout=PATIENCE)
 
     def start(self, method: str, target: str, body: str | bytes | None = None, **headers: str) -> None:
         """Send a request without waiting for its answer."""
         sent = {**self.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
         data = body.encode() if isinstance(body, str) else body
+        self._asked = method, target
         self._connection.request(method, target, data, sent)
 
     def finish(self) -> Answer:
         """Wait for the answer."""
         response = self._connection.getresponse()
-        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read().decode())
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        answer = Answer(response.status, headers, response.read().decode())
+        content_type = headers.get("content-type", "")
+        contract_documents.answered(*self._asked, answer.status, content_type, answer.text, self._prefix)
+        return answer
 
     def request(self, method: str, target: str, body: str | bytes | None = None, **headers: str) -> Answer:
         self.start(method, target, body, **headers)
@@ -82,6 +88,11 @@ class Http:
 def target(transport: str, sid: str = "", query: str = "") -> str:
     """The path and query of an Engine.IO request."""
     return f"/socket.io/?EIO=4&transport={transport}{f'&sid={sid}' if sid else ''}{query}"
+
+
+def event_packet(event: str, *args: Any, ack: int | None = None) -> str:
+    """The Engine.IO packet of an event of the default namespace, which may ask for an acknowledgement."""
+    return f"42{'' if ack is None else ack}{json.dumps([event, *args])}"
 
 
 def websocket(
@@ -231,6 +242,8 @@ class Client:
     items: list[Item] = field(factory=list)
     """All that was read so far."""
     _last_ack: int = 0
+    _asked: dict[int, tuple[str, Sequence[Any]]] = field(factory=dict)
+    """The events that were sent with a wish for an acknowledgement, with their arguments."""
 
     @classmethod
     def connect(
@@ -249,19 +262,29 @@ class Client:
 
     def emit(self, event: str, *args: Any) -> None:
         """Send an event."""
-        self.wire.send("42" + json.dumps([event, *args]))
+        self.wire.send(event_packet(event, *args))
 
     def request(self, event: str, *args: Any) -> int:
         """Send an event and ask for an acknowledgement; its number."""
         self._last_ack += 1
-        self.wire.send(f"42{self._last_ack}" + json.dumps([event, *args]))
+        self._asked[self._last_ack] = event, args
+        self.wire.send(event_packet(event, *args, ack=self._last_ack))
         return self._last_ack
 
     def read(self) -> Item:
         """The next thing that the server says, or the end."""
         item = _item(self._packet())
         self.items.append(item)
+        self._check(*item)
         return item
+
+    def _check(self, name: str, data: Any) -> None:
+        """Hold what came against the document of the events."""
+        if name == "ack":
+            number, answer = data
+            contract_documents.acknowledged(*self._asked[number], answer)
+        elif name not in ("connect_error", "disconnect", "closed"):
+            contract_documents.received(name, data)
 
     def expect(self, event: str) -> Any:
         """The data of the next thing, which has to be this."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,29 +15,23 @@ import attrs
 import flask
 import flask_login
 from attrs import Factory, define, frozen
-from contract_client import PATIENCE, Answer, Client, Http, TransportName
 from sqlalchemy import event
 
 from automoderate import adapters, app
-from automoderate.adapters import Handle
 from automoderate.adapters import asyncio as asyncio_adapter
-from automoderate.core.hub import Access
+from automoderate.adapters.runtime import Options
+from automoderate.core.hub import Access, Identity
 from automoderate.directory import accounts
 from automoderate.directory.access import SQLDirectory
 from automoderate.directory.database import Database
 from automoderate.settings import Settings
+from kits import PATIENCE
+from kits.contract_client import Answer, Client, Http, TransportName
+from kits.threads import ServerThread
 
 SECRET = "a secret that two applications share"
 PLAIN_ASYNCIO = "asyncio without uvloop"
 KINDS = (*adapters.names(), PLAIN_ASYNCIO)
-
-
-def until(condition: Callable[[], Any], what: str) -> None:
-    """Wait for something that the server is about to do."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"never happened: {what}"
-        time.sleep(0.005)
 
 
 @frozen
@@ -49,6 +41,7 @@ class World:
     database: Database
     sign_in: flask.Flask
     made: list[str] = Factory(list)
+    usernames: dict[str, str] = Factory(dict)
     cookies: dict[str, str] = Factory(dict)
 
     @classmethod
@@ -67,6 +60,7 @@ class World:
         # Nobody logs in with a password here, and making its hash is slow on purpose.
         with mock.patch.object(accounts, "generate_password_hash", return_value="none"):
             user = accounts.create_user(self.database, username=name, email=f"{name}@example.org", password="x")
+        self.usernames[user.id] = name
         if not active:
             accounts.set_active(self.database, user.id, False)
         return user.id
@@ -136,16 +130,18 @@ class Gate:
 class HeldDirectory(SQLDirectory):
     """The real directory, except that a test decides when, and whether, it answers."""
 
-    gates: dict[str, Gate]
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._gates: dict[str, Gate] = {}
 
     @contextlib.contextmanager
     def held(self, question: str = "check_access", error: Exception | None = None) -> Iterator[Gate]:
         """Within it such questions wait for ``gate.opened``; then they fail, with an error, or are answered."""
-        gate = self.gates[question] = Gate(error)
+        gate = self._gates[question] = Gate(error)
         try:
             yield gate
         finally:
-            del self.gates[question]
+            del self._gates[question]
             gate.opened.set()
 
     @contextlib.contextmanager
@@ -155,25 +151,25 @@ class HeldDirectory(SQLDirectory):
             gate.opened.set()
             yield
 
-    def _pass(self, question: str) -> None:
-        gate = self.gates.get(question)
+    def _pass(self, question: str, count: int) -> None:
+        gate = self._gates.get(question)
         if gate is not None:
-            gate.asked.release()
+            gate.asked.release(count)
             assert gate.opened.wait(2 * PATIENCE), "the test forgot a question"
             if gate.error is not None:
                 raise gate.error
 
-    def identify(self, cookie: str | None) -> str | None:
-        self._pass("identify")
-        return super().identify(cookie)
+    def identify_many(self, cookies: Sequence[str | None]) -> list[Identity | Exception | None]:
+        self._pass("identify", len(cookies))
+        return super().identify_many(cookies)
 
-    def check_access(self, user_id: str, project_id: str) -> Access:
-        self._pass("check_access")
-        return super().check_access(user_id, project_id)
+    def check_access_many(self, pairs: Sequence[tuple[str, str]]) -> list[Access]:
+        self._pass("check_access", len(pairs))
+        return super().check_access_many(pairs)
 
-    def recheck(self, user_id: str, project_ids: Sequence[str]) -> frozenset[str] | None:
-        self._pass("recheck")
-        return super().recheck(user_id, project_ids)
+    def recheck_many(self, questions: Sequence[tuple[str, tuple[str, ...]]]) -> list[frozenset[str] | None]:
+        self._pass("recheck", len(questions))
+        return super().recheck_many(questions)
 
 
 class Site:
@@ -189,46 +185,26 @@ class Site:
             "max_connections_per_minute": 1_000_000, "drain_timeout": PATIENCE, "threads": 4,
             "check_timeout": PATIENCE,
         }  # fmt: skip
-        with mock.patch.object(app, "SQLDirectory", HeldDirectory):
+        made: list[HeldDirectory] = []
+
+        def make(*parts: Any) -> HeldDirectory:
+            made.append(HeldDirectory(*parts))
+            return made[-1]
+
+        with mock.patch.object(app, "SQLDirectory", make):
             assembly = app.build(Settings(**given | self.options))
         if kind == PLAIN_ASYNCIO:
             assembly = attrs.evolve(assembly, adapter=_plain_asyncio())
         self.assembly = assembly
-        directory = assembly.server._directory
-        assert isinstance(directory, HeldDirectory)
-        directory.gates = {}
-        self.directory = directory
-        self._ready: Future[Handle] = Future()
-        self.thread = threading.Thread(target=self._run, name=f"server-{kind}", daemon=True)
-        self.thread.start()
-        self.handle = self._ready.result(PATIENCE)
+        (self.directory,) = made
+        self.server = ServerThread(assembly)
+        self.handle = self.server.handle
         self.address = self.handle.addresses[0]
-        self.url = f"http://{self.address[0]}:{self.address[1]}"
-
-    def _run(self) -> None:
-        try:
-            self.assembly.run(self._ready.set_result)
-        except BaseException as error:
-            if self._ready.done():
-                raise
-            self._ready.set_exception(error)
+        self.url = self.server.url
 
     def stop(self) -> None:
         """Drain and leave; idempotent."""
-        self.handle.stop()
-        self.thread.join(PATIENCE)
-        assert not self.thread.is_alive(), "the server did not leave"
-
-    @contextlib.contextmanager
-    def check_timeout(self, seconds: float) -> Iterator[None]:
-        """What is asked of the directory within it may take that long."""
-        hub = self.assembly.server._hub
-        limits = hub.limits
-        hub.limits = attrs.evolve(limits, check_timeout=seconds)
-        try:
-            yield
-        finally:
-            hub.limits = limits
+        self.server.stop()
 
     def stats(self) -> dict[str, float]:
         return self.assembly.realtime.stats(PATIENCE)
@@ -243,11 +219,12 @@ class Site:
 
     def publish(self, project: str, number: int, event: str = "moderation_update") -> str:
         """Publish one event in the server's own process; its event id."""
-        return self.assembly.realtime.publish(project, event, {"n": number}).result(PATIENCE)
+        data = {"project_id": project, "n": number}
+        return self.assembly.realtime.publish(project, event, data).result(PATIENCE)
 
     def http(self, method: str, path: str, body: str | bytes | None = None, **headers: str) -> Answer:
         """One request on a connection of its own."""
-        browser = Http(self.address)
+        browser = Http(self.address, prefix=app.API_PREFIX if "wsgi" in self.options else "")
         try:
             return browser.request(method, path, body, **headers)
         finally:
@@ -258,10 +235,10 @@ def _plain_asyncio() -> ModuleType:
     """The asyncio adapter on the event loop of the standard library."""
     module = ModuleType("plain_asyncio")
 
-    def run(driver: Any, *, handle_signals: bool, **options: Any) -> None:
+    def run(driver: Any, options: Options, *, handle_signals: bool, **rest: Any) -> None:
         assert not handle_signals, "servers of tests run in threads"
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-            runner.run(asyncio_adapter.serve(driver, **options))
+            runner.run(asyncio_adapter.serve(driver, options, **rest))
 
     module.run = run  # type: ignore[attr-defined]
     return module

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar, cast
 
@@ -13,14 +13,15 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from automoderate.adapters import ServerStopped
+from automoderate._threads import ServerStopped
 from automoderate.backplane.memory import MemoryBackplane
 from automoderate.backplane.redis import RedisBackplane
-from automoderate.core.hub import AccessChanged, Input, LoggedOut
+from automoderate.core.hub import AccessChanged, LoggedOut
 from automoderate.directory import accounts
 from automoderate.directory.database import Database
-from automoderate.realtime import Handle, Realtime
-from automoderate.server import NotRunning, Server
+from automoderate.realtime import LoopHandle, Realtime
+from automoderate.server import Server
+from automoderate.server.interfaces import NotRunning
 
 SECRET_KEY = "a secret for these tests only, long enough"
 PASSWORD = "correct horse battery"
@@ -38,21 +39,23 @@ class StubServer:
     announced: list[tuple[str | None, str | None]] = Factory(list)
     logged_out_users: list[str] = Factory(list)
 
-    def publish(self, project_id: str, event: str, text: str, now: float) -> str:
+    def publish(self, project_id: str, event: str, text: str, _now: float) -> str | Future[str]:
+        if isinstance(self.backplane, RedisBackplane):
+            return self.backplane.publish(project_id, event, text)
         if self.draining:
             raise NotRunning("the server is shutting down")
         self.published.append((project_id, event, json.loads(text)))
         return f"1768473000000-{len(self.published) - 1}"
 
-    def receive(self, items: Iterable[Input], now: float) -> None:
-        for item in items:
-            if isinstance(item, AccessChanged):
-                self.announced.append((item.user_id, item.project_id))
-            elif isinstance(item, LoggedOut):
-                self.logged_out_users.append(item.user_id)
+    def announce(self, item: AccessChanged | LoggedOut, _now: float) -> Future[Any] | None:
+        if isinstance(item, AccessChanged):
+            self.announced.append((item.user_id, item.project_id))
+        else:
+            self.logged_out_users.append(item.user_id)
+        return self.backplane.announce(item)
 
-    def stats(self) -> dict[str, int]:
-        return {"sessions": 3, "updates_total": len(self.published)}
+    def stats(self) -> dict[str, float]:
+        return {"sessions": 3, "updates_total": len(self.published), **self.backplane.stats()}
 
 
 @define
@@ -62,15 +65,19 @@ class StubHandle:
     stuck: bool = False
     stopped: bool = False
 
-    def submit(self, call: Callable[[float], T]) -> Future[T]:
+    def submit(self, call: Callable[[float], T | Future[T]]) -> Future[T]:
         future: Future[T] = Future()
         if self.stopped:
             future.set_exception(ServerStopped("the server has stopped"))
         elif not self.stuck:
             try:
-                future.set_result(call(0.0))
+                result = call(0.0)
             except NotRunning as error:
                 future.set_exception(error)
+            else:
+                if isinstance(result, Future):
+                    return result
+                future.set_result(result)
         return future
 
 
@@ -92,7 +99,7 @@ class World:
 
     def bind(self) -> None:
         """Let calls reach the stub server again."""
-        self.realtime.bind(cast(Server, self.server), cast(Handle, self.handle))
+        self.realtime.bind(cast(Server, self.server), cast(LoopHandle, self.handle))
 
     def logged_in(self, user: accounts.UserInfo) -> FlaskClient:
         """A browser in which that user has logged in, through the form."""

@@ -25,6 +25,8 @@ socket.on("connect_error", (error) => report("connect_error", error.message));
 const commands = {
   connect: () => socket.connect(),
   emit: ({ event, data }) => socket.emit(event, data),
+  // In one go, as a program does that enters all its rooms when it has connected.
+  emitAll: ({ event, all }) => all.forEach((data) => socket.emit(event, data, () => {})),
   call: ({ event, data, number }) => socket.emit(event, data, (answer) => report("ack", number, answer)),
   disconnect: () => socket.disconnect(),
 };

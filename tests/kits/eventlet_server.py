@@ -1,6 +1,6 @@
 """Two servers on one hub, in a process that eventlet has patched in one way or another.
 
-``python eventlet_server.py PATCHED``: a scripted driver and a web application, each in a greenlet; their ports are
+``python -m kits.eventlet_server PATCHED``: a scripted driver and a web application, each in a greenlet; their ports are
 printed. SIGTERM ends both.
 """
 
@@ -11,6 +11,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
+
+from automoderate.adapters.runtime import Handle, Options
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Callable[[bytes], object]]
@@ -26,25 +28,22 @@ def main(patched: str) -> None:
     if patched.startswith("before"):
         eventlet.monkey_patch(thread=patched == "before the imports")
 
-    from adapter_kit import Script, Web
-
     from automoderate import adapters
+    from kits.adapters import Script, Web
 
     run = adapters.load("eventlet").run
     if patched == "after the imports":
         eventlet.monkey_patch()
 
-    handles: list[adapters.Handle] = []
-    web = eventlet.spawn(
-        run, Web(), host="127.0.0.1", port=0, app=Site(handles), on_ready=handles.append, handle_signals=False
-    )
+    handles: list[Handle] = []
+    web = eventlet.spawn(run, Web(), Options(port=0, app=Site(handles)), on_ready=handles.append, handle_signals=False)
 
-    def ready(handle: adapters.Handle) -> None:
+    def ready(handle: Handle) -> None:
         while not handles:
             eventlet.sleep(0)
         print(handle.addresses[0][1], handles[0].addresses[0][1], flush=True)
 
-    run(Script(), host="127.0.0.1", port=0, on_ready=ready)
+    run(Script(), Options(port=0), on_ready=ready)
     handles[0].stop()
     web.wait()
 
@@ -63,7 +62,7 @@ class Site:
         if environ["PATH_INFO"] == "/thread":
             import threading
 
-            loop = self.handles[0].submit(lambda now: threading.get_native_id()).result()
+            loop = self.handles[0].submit(lambda _: threading.get_native_id()).result()
             return [json.dumps({"mine": threading.get_native_id(), "loop": loop}).encode()]
         if environ["PATH_INFO"] == "/block":
             return [b"released" if self.released.wait(60) else b"never released"]

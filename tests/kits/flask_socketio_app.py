@@ -1,6 +1,7 @@
 """An application such as people mount: Flask-Login, Flask-SocketIO, and nothing that knows of this server.
 
-Tests run it by ``automoderate serve --wsgi mounted_site:create_app()``; it reads the users of ``DATABASE_URL``.
+Tests run it by ``automoderate serve --wsgi kits.flask_socketio_app:create_app()``; it reads the users of
+``DATABASE_URL``.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def create_app() -> flask.Flask:
     return app
 
 
-def connected(auth: object = None) -> None:
+def connected(_auth: object = None) -> None:
     handled.append("connect")
 
 
@@ -77,7 +78,7 @@ def logout() -> str:
 
 def moderate(project: str, source: str, count: int) -> None:
     for number in range(count):
-        data = {"source": source, "number": number, "status": "approved"}
+        data = {"project_id": project, "source": source, "number": number, "status": "approved"}
         socketio.emit("moderation_update", data, room=f"project_{project}")
         data["number"] = -1  # what was emitted is emitted
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import requests
 from attrs import define, field
-from client_kit import AsyncPythonClient
 
 from automoderate.directory import accounts
 from automoderate.directory.database import Database
+from kits import PATIENCE
+from kits.processes import Process
+from kits.real_clients import Clients, RealClient
 
-HERE = Path(__file__).parent
-PATIENCE = 60.0
 PASSWORD = "correct horse"
 
 
@@ -31,12 +26,12 @@ class Site:
     project: str
     users: dict[str, str]
     database: Database
-    log_file: Path
-    clients: list[AsyncPythonClient] = field(factory=list)
+    server: Process
+    clients: Clients = field(factory=Clients)
 
     @property
     def log(self) -> str:
-        return self.log_file.read_text("utf-8")
+        return self.server.log
 
     def login(self, username: str) -> requests.Session:
         """Somebody who logged in on the application's own page."""
@@ -51,13 +46,11 @@ class Site:
         assert response.status_code == 200, response.text
         return response.text
 
-    def watch(self, browser: requests.Session, transports: list[str]) -> AsyncPythonClient:
+    def watch(self, browser: requests.Session, transports: str = "websocket") -> RealClient:
         """A client with the browser's cookie that has joined the project's room."""
         ((name, value),) = browser.cookies.items()
-        client = AsyncPythonClient(self.url, f"{name}={value}", transports)
-        self.clients.append(client)
-        client.connect()
-        client.wait("connected")
+        client = self.clients(self.url, f"{name}={value}", transports)
+        client.welcomed()
         assert "error" not in client.call("join_project", {"project_id": self.project})
         return client
 
@@ -73,23 +66,15 @@ def running_site(folder: Path, adapter: str, *flags: str, **more: str) -> Iterat
         for name in ("alice", "bob")
     }
     project = accounts.create_project(database, name="Project", owner_id=users["alice"]).id
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTOMODERATE_")}
-    environment |= {"SECRET_KEY": "a secret long enough for anybody", "DATABASE_URL": url, "PYTHONUNBUFFERED": "1"}
-    environment |= more
-    command = [sys.executable, "-m", "automoderate", "serve", "--port", "0", "--adapter", adapter]
-    command += ["--wsgi", "mounted_site:create_app()", *flags]
-    log_file = folder / "server.log"
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(command, cwd=HERE, env=environment, stdin=subprocess.DEVNULL, stderr=log)
+    server = Process(
+        folder / "server.log", "--port", "0", "--adapter", adapter, "--wsgi", "kits.flask_socketio_app:create_app()",
+        *flags,
+    )  # fmt: skip
+    server.environment |= {"DATABASE_URL": url, **more}
     try:
-        deadline = time.monotonic() + PATIENCE
-        while not (listening := re.search(r"listening on (http://127\.0\.0\.1:\d+)", log_file.read_text("utf-8"))):
-            assert process.poll() is None, log_file.read_text("utf-8")
-            assert time.monotonic() < deadline, log_file.read_text("utf-8")
-            time.sleep(0.02)
-        yield Site(listening[1], project, users, database, log_file)
+        server.start()
+        yield Site(f"http://127.0.0.1:{server.port}", project, users, database, server)
     finally:
-        process.terminate()
-        status = process.wait(PATIENCE)
+        status = server.stop()
         database.close()
-    assert status == 0, log_file.read_text("utf-8")
+    assert status == 0, server.log

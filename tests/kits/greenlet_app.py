@@ -1,4 +1,4 @@
-"""The application of ``attach_threads.py`` on greenlets: ``greenlet_site.py eventlet``, or ``gevent``."""
+"""The application of ``attach_threads.py`` on greenlets: ``python -m kits.greenlet_app eventlet``, or ``gevent``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import attach_threads
 import socketio
 
-from automoderate.adapters.socketio import attach
 from automoderate.backplane.memory import MemoryBackplane
 from automoderate.core.hub import Hub
+from automoderate.integrations.socketio import attach
 
 
 def serve_eventlet(application: Any) -> None:

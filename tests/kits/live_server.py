@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import random
-import re
 import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,37 +12,14 @@ import requests
 from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
 
-from automoderate.dashboard.services import CONTROL_SUBJECT, control_serializer
+from automoderate import control
 from automoderate.directory import accounts
 from automoderate.directory.database import Database
-from automoderate.publishing import PublishingApi
+from automoderate.notifier.http import PublishingApi
+from kits import PATIENCE
+from kits.processes import SECRET_KEY, Process, steady_port
 
-ROOT = Path(__file__).parent.parent.parent
-SECRET_KEY = "a secret for these tests only, and no other"
 PASSWORD = "correct horse"
-PATIENCE = 60.0
-"""Seconds until something that has to happen counts as not happening."""
-
-
-def until(condition: Callable[[], Any], what: str = "it") -> None:
-    """Wait for something that another thread or process is about to do."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.01)
-
-
-def steady_port() -> int:
-    """A free loopback port to come back to, outside the range that the system hands out.
-
-    One of those may be somebody else's by the time the server is back: another server's, or that of a client that
-    meanwhile tries to connect to it, and so to itself.
-    """
-    lowest, highest = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    while True:
-        port: int = random.choice([*range(10_000, lowest), *range(highest + 1, 65_536)] or range(10_000, 65_536))
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 class LiveServer:
@@ -61,14 +31,13 @@ class LiveServer:
 
     def __init__(self, folder: Path, database: Database | None = None, **settings: str) -> None:
         self.port = steady_port()
-        self._log = folder / "server.log"
-        self._log.touch()
-        patient = {"check_timeout": str(PATIENCE), "drain_timeout": str(PATIENCE)}
-        self._settings = {"auth_grace": "0.2", "max_connections_per_minute": "100000", **patient, **settings}
-        self._process: subprocess.Popen[bytes] | None = None
         self.database = database or Database(f"sqlite:///{folder / 'database.sqlite3'}")
         self.database.create_all()
-        self._url = self.database.url.render_as_string(hide_password=False)
+        patient = {"check_timeout": str(PATIENCE), "drain_timeout": str(PATIENCE)}
+        given = {"auth_grace": "0.2", "max_connections_per_minute": "100000", **patient, **settings}
+        url = self.database.url.render_as_string(hide_password=False)
+        self._scheme = "https" if "ssl_certfile" in settings else "http"
+        self._process = Process(folder / "server.log", port=str(self.port), database_url=url, **given)
         self.users = {
             name: accounts.create_user(self.database, username=name, email=f"{name}@example.org", password=PASSWORD).id
             for name in ("alice", "bob")
@@ -80,38 +49,24 @@ class LiveServer:
     @property
     def url(self) -> str:
         """Where it is, or was."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
 
     @property
     def log(self) -> str:
         """All it has written so far."""
-        return self._log.read_text("utf-8")
+        return self._process.log
 
     def start(self) -> None:
         """Start it and wait until it listens."""
-        command = [sys.executable, "-m", "automoderate", "serve", "--port", str(self.port)]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTOMODERATE_")}
-        environment |= {"SECRET_KEY": SECRET_KEY, "DATABASE_URL": self._url, "PYTHONUNBUFFERED": "1"}
-        environment |= {f"AUTOMODERATE_{name.upper()}": value for name, value in self._settings.items()}
-        before = len(self.log)
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stderr=log)
-        until(lambda: "listening on" in self.log[before:] or self._process is None or self._process.poll() is not None)
-        listening = re.search(r"listening on http://127\.0\.0\.1:(\d+)", self.log[before:])
-        assert listening, self.log
-        self.port = int(listening[1])
+        self._process.start()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send it a signal, SIGTERM or SIGKILL, and wait for its end: the exit status."""
-        assert self._process is not None, "it runs"
-        process, self._process = self._process, None
-        process.send_signal(number)
-        return process.wait(PATIENCE)
+        return self._process.stop(number)
 
     def close(self) -> None:
         """Stop it if it runs, and close the database."""
-        if self._process is not None:
-            self.stop()
+        self._process.close()
         self.database.close()
 
     def cookie(self, username: str) -> str:
@@ -131,12 +86,11 @@ class LiveServer:
         """Publish one update to alice's project over the publishing API; its event id."""
         with PublishingApi(self.url, timeout=PATIENCE) as api:
             data = {"number": number, "status": "approved"}
-            return api.publish(self.project, self.api_key, "moderation_update", data)
+            return api.publish(self.project, "moderation_update", data, self.api_key)
 
     def announce(self, **change: Any) -> None:
         """Announce a logout or changed access, as the command line does."""
-        token = control_serializer(SECRET_KEY).dumps(CONTROL_SUBJECT)
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {control.sign(SECRET_KEY)}"}
         response = requests.post(f"{self.url}/api/access-changes", json=change, headers=headers, timeout=PATIENCE)
         assert response.status_code == 202, response.text
 

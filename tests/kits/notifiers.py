@@ -21,7 +21,7 @@ class Here:
         self.futures.append(Future())
         return self.futures[-1]
 
-    def publish(self, project_id: str, event: str, data: Mapping[str, Any]) -> Future[str]:
+    def publish(self, project_id: str, event: str, data: Mapping[str, Any], _trace: str | None = None) -> Future[str]:
         return self._take(project_id, event, dict(data))
 
     def access_changed(self, *, user_id: str | None = None, project_id: str | None = None) -> Future[None]:

@@ -21,8 +21,8 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from automoderate.directory.database import Database
+from kits import PATIENCE
 
-PATIENCE = 60.0
 USER = "automoderate"
 # It need not survive a power cut, but what was committed survives a crash.
 CARELESS = ("fsync=off", "full_page_writes=off", "shared_buffers=16MB", "autovacuum=off")
@@ -38,7 +38,7 @@ def _programs() -> Path:
     return Path(program).resolve().parent
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -53,11 +53,12 @@ class PostgreSQL:
 
     def __init__(self) -> None:
         self._programs = _programs()
-        self._as: dict[str, Any] = {}
+        self.account: dict[str, Any] = {}
+        """The user to run as, for ``Popen``."""
         self.folder = Path(tempfile.mkdtemp(prefix="automoderate-postgresql-"))
         if os.geteuid() == 0:
             account = pwd.getpwnam("postgres")
-            self._as = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+            self.account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         self._data = self.folder / "data"
         self._names = (f"test_{number}" for number in itertools.count())
@@ -66,7 +67,7 @@ class PostgreSQL:
         subprocess.run(
             [self._programs / "initdb", "--pgdata", self._data, "--username", USER, "--auth", "trust",
              "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync", "--no-instructions"],
-            check=True, stdout=subprocess.DEVNULL, cwd=self.folder, **self._as,
+            check=True, stdout=subprocess.DEVNULL, cwd=self.folder, **self.account,
         )  # fmt: skip
 
     @property
@@ -76,7 +77,7 @@ class PostgreSQL:
     def start(self) -> None:
         """Start it and wait until it answers; the first time on a free port, afterwards on the same."""
         for _ in range(5 if not self.port else 1):  # somebody else may take a free port in between
-            port = self.port or _free_port()
+            port = self.port or free_port()
             self._launch(port)
             if self._came_up(port):
                 self.port = port
@@ -89,7 +90,7 @@ class PostgreSQL:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._programs / "postgres", "-D", self._data, *arguments],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, **self._as,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, **self.account,
             )  # fmt: skip
 
     def _came_up(self, port: int) -> bool:

@@ -1,4 +1,7 @@
-"""Unmodified Socket.IO clients behind one interface: python-socketio's two, and two versions of socket.io-client."""
+"""Unmodified Socket.IO clients behind one interface: python-socketio's two, and two versions of socket.io-client.
+
+What they send and get is held against the documents for machines.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ import gc
 import itertools
 import json
 import shutil
+import ssl
 import subprocess
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,8 +25,7 @@ import pytest
 import requests
 import socketio
 
-PATIENCE = 60.0
-ROOT = Path(__file__).parent.parent.parent
+from kits import PATIENCE, ROOT, contract_documents
 
 TRANSPORTS: dict[str, list[str]] = {
     "polling": ["polling"],
@@ -39,6 +42,9 @@ OPTIONS = {
 
 Event = tuple[str, Any]
 
+OF_THE_LIBRARY = {"connect", "connect_error", "disconnect", "ready", "upgrade"}
+"""What ``report`` is told that the server has not sent. Beside that there is "ack" with a number."""
+
 
 def cookies(header: str | None) -> dict[str, str]:
     """The one cookie of a ``Cookie`` header."""
@@ -50,6 +56,8 @@ class RealClient(ABC):
 
     in_order = True
     """Whether the library hands over events in the order in which they came."""
+    keeps = False
+    """Whether the library keeps what is emitted while it is away, and sends it when it is back."""
     reasons: ClassVar[dict[str, str]]
     """How the library words the reasons of ``disconnect``."""
 
@@ -58,6 +66,8 @@ class RealClient(ABC):
         self.cookie = cookie
         self.transports = transports
         self.events: list[Event] = []
+        self.own_events: Collection[str] = ()
+        """Events of an application that the server runs in: no document has them."""
         self._changed = threading.Condition()
 
     def report(self, event: str, data: Any = None) -> None:
@@ -79,6 +89,17 @@ class RealClient(ABC):
             assert self._changed.wait_for(lambda: len(came()) >= count, PATIENCE), (event, count, self.events[since:])
             return came()
 
+    def all(self, event: str) -> list[Any]:
+        """What came with each ``event`` so far."""
+        return [data for name, data in list(self.events) if name == event]
+
+    def welcomed(self) -> RealClient:
+        """Connect, and wait until the server has said who it is and it is on the transport where it ends up."""
+        self.connect()
+        assert self.wait("connected") == {"message": "Connected to AutoModerate"}
+        assert self.wait("ready") == self.transports[-1]
+        return self
+
     @property
     def seen(self) -> int:
         """How many events there were so far, for ``since``."""
@@ -88,13 +109,30 @@ class RealClient(ABC):
     def connect(self) -> None:
         """Begin to connect; ``connect`` or ``connect_error`` says what came of it."""
 
+    def call(self, event: str, data: Any) -> Any:
+        """Send an event and wait for its acknowledgement."""
+        answer = self._call(event, data)
+        if event not in self.own_events:
+            contract_documents.acknowledged(event, [data], answer)
+        return answer
+
+    def check(self) -> None:
+        """Hold what the server has sent against the document of the events."""
+        for event, data in self.events:
+            if event not in (*OF_THE_LIBRARY, *self.own_events) and not event.startswith("ack "):
+                contract_documents.received(event, data)
+
     @abstractmethod
     def emit(self, event: str, data: Any) -> None:
         """Send an event."""
 
     @abstractmethod
-    def call(self, event: str, data: Any) -> Any:
-        """Send an event and wait for its acknowledgement."""
+    def emit_all(self, event: str, all_data: Sequence[Any]) -> None:
+        """Send an event with each of these data in one go, with a wish for an acknowledgement of each."""
+
+    @abstractmethod
+    def _call(self, event: str, data: Any) -> Any:
+        """What the acknowledgement says."""
 
     @abstractmethod
     def disconnect(self) -> None:
@@ -138,7 +176,11 @@ class PythonClient(RealClient):
     def emit(self, event: str, data: Any) -> None:
         self._client.emit(event, data)
 
-    def call(self, event: str, data: Any) -> Any:
+    def emit_all(self, event: str, all_data: Sequence[Any]) -> None:
+        for data in all_data:
+            self._client.emit(event, data, callback=lambda _answer: None)
+
+    def _call(self, event: str, data: Any) -> Any:
         return self._client.call(event, data, timeout=PATIENCE)
 
     def disconnect(self) -> None:
@@ -169,7 +211,9 @@ class AsyncPythonClient(RealClient):
     async def _make(self) -> Any:
         # "unsafe" only means that a numeric address may have cookies.
         jar = aiohttp.CookieJar(unsafe=True, quote_cookie=False)
-        self._session = aiohttp.ClientSession(cookies=cookies(self.cookie), cookie_jar=jar)
+        # Made now: aiohttp's own knows the authorities of when it was imported.
+        connector = aiohttp.TCPConnector(ssl=ssl.create_default_context())
+        self._session = aiohttp.ClientSession(cookies=cookies(self.cookie), cookie_jar=jar, connector=connector)
         client = socketio.AsyncClient(http_session=self._session, **OPTIONS)
         client.connect = partial(client.connect, wait_timeout=PATIENCE)
         client.on("connect", lambda: self.report("connect"))
@@ -195,7 +239,14 @@ class AsyncPythonClient(RealClient):
     def emit(self, event: str, data: Any) -> None:
         self._on_loop(self._client.emit, event, data)
 
-    def call(self, event: str, data: Any) -> Any:
+    def emit_all(self, event: str, all_data: Sequence[Any]) -> None:
+        self._on_loop(self._emit_all, event, all_data)
+
+    async def _emit_all(self, event: str, all_data: Sequence[Any]) -> None:
+        for data in all_data:
+            await self._client.emit(event, data, callback=lambda _answer: None)
+
+    def _call(self, event: str, data: Any) -> Any:
         return self._on_loop(self._client.call, event, data, timeout=PATIENCE)
 
     def disconnect(self) -> None:
@@ -221,6 +272,7 @@ class NodeClient(RealClient):
     """The newest socket.io-client in Node."""
 
     module = "socket.io-client"
+    keeps = True
     reasons: ClassVar[dict[str, str]] = {"server": "io server disconnect", "client": "io client disconnect"}
 
     def __init__(self, url: str, cookie: str | None, transports: list[str]) -> None:
@@ -262,7 +314,10 @@ class NodeClient(RealClient):
     def emit(self, event: str, data: Any) -> None:
         self._tell(do="emit", event=event, data=data)
 
-    def call(self, event: str, data: Any) -> Any:
+    def emit_all(self, event: str, all_data: Sequence[Any]) -> None:
+        self._tell(do="emitAll", event=event, all=all_data)
+
+    def _call(self, event: str, data: Any) -> Any:
         number = next(self._numbers)
         self._tell(do="call", event=event, data=data, number=number)
         return self.wait(f"ack {number}")
@@ -295,3 +350,36 @@ LIBRARIES: dict[str, type[RealClient]] = {
     "node-4.0.0": OldNodeClient,
 }
 """Every library, by the name under which its tests run."""
+
+
+class Clients:
+    """Makes clients, and closes those that it has made."""
+
+    def __init__(self, *own_events: str) -> None:
+        """``own_events`` are those of an application that the server runs in."""
+        self._made: list[RealClient] = []
+        self._own_events = own_events
+
+    def __call__(
+        self, url: str, cookie: str | None, transports: str = "websocket", library: str = "python-async"
+    ) -> RealClient:
+        """A client that has not been told to connect yet."""
+        made = LIBRARIES[library](url, cookie, TRANSPORTS[transports])
+        made.own_events = self._own_events
+        self._made.append(made)
+        return made
+
+    def __enter__(self) -> Clients:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Have them leave; others may follow. What they were sent has to be what the documents say."""
+        left = list[RealClient]()
+        while self._made:
+            left.append(self._made.pop())
+            left[-1].close()
+        for client in left:
+            client.check()

@@ -8,17 +8,20 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import redis
 import socketio
-from live_server import PATIENCE, steady_port, until
 
 from automoderate.backplane.redis import RedisBackplane
-from automoderate.core.hub import Input, Lost, Published
+from automoderate.core.hub import History, HistoryLost, Published
+from automoderate.server.interfaces import Heard
+from kits import PATIENCE, until
+from kits.cables import Cable
+from kits.processes import steady_port, stop_process
 
 
 class RedisServer:
@@ -31,6 +34,10 @@ class RedisServer:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
+
+    def through(self, cable: Cable) -> str:
+        """Its URL for somebody at the other end of a cable."""
+        return self.url.replace(f":{self.port}/", f":{cable.port}/")
 
     def start(self) -> None:
         """Start it, with what it remembers, and wait until it answers."""
@@ -56,7 +63,8 @@ class RedisServer:
 
     def pause(self) -> None:
         """It answers nobody, and its connections stay."""
-        self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        stop_process(self._process.pid)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
@@ -65,6 +73,53 @@ class RedisServer:
         if self._process is not None and self._process.poll() is None:
             self.resume()
             self.kill()
+
+    # What it may refuse; each until the block ends
+
+    @contextlib.contextmanager
+    def set(self, **options: str) -> Iterator[None]:
+        """Configured in another way."""
+        names = {name.replace("_", "-"): value for name, value in options.items()}
+        with self.client() as client:
+            before = {name: client.config_get(name)[name] for name in names}
+            for name, value in names.items():
+                client.config_set(name, value)
+            try:
+                yield
+            finally:
+                for name, value in before.items():
+                    client.config_set(name, value)
+
+    @contextlib.contextmanager
+    def full(self) -> Iterator[None]:
+        """All its memory is used."""
+        with self.set(maxmemory="1"):
+            yield
+
+    @contextlib.contextmanager
+    def without_disk(self) -> Iterator[None]:
+        """Its last snapshot could not be written, as of one whose disk is full."""
+        snapshot = self._folder / "dump.rdb"
+        snapshot.mkdir()
+        with self.client() as client, self.set(appendonly="no", save="3600 1000000"):
+            client.bgsave()
+            until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+            try:
+                yield
+            finally:
+                snapshot.rmdir()
+                client.bgsave()
+                until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "ok")
+
+    @contextlib.contextmanager
+    def a_replica(self) -> Iterator[None]:
+        """A replica, whose master is not there."""
+        with self.client() as client, socket.create_server(("127.0.0.1", 0)) as nobody:
+            client.replicaof("127.0.0.1", nobody.getsockname()[1])
+            try:
+                yield
+            finally:
+                client.replicaof("NO", "ONE")
 
     @contextlib.contextmanager
     def client(self) -> Iterator[Any]:
@@ -102,7 +157,8 @@ def emitting(server: RedisServer, channel: str = "socketio") -> Iterator[Callabl
     manager = socketio.RedisManager(server.url, channel=channel, write_only=True)
 
     def emit(project_id: str, number: int) -> None:
-        manager.emit("moderation_update", {"number": number}, room=f"project_{project_id}")
+        data = {"project_id": project_id, "number": number}
+        manager.emit("moderation_update", data, room=f"project_{project_id}")
 
     try:
         yield emit
@@ -122,11 +178,15 @@ class Node:
 
     def __init__(self, url: str, **options: Any) -> None:
         self.backplane = RedisBackplane(url, **options)
-        self.told: list[Input] = []
+        self.told: list[Heard] = []
+        self.acted: Future[None] | None = None
+        """When the server will have acted on what it is told next; None: at once."""
         self.backplane.start(self._receive)
 
-    def _receive(self, items: list[Input]) -> Future[None]:
+    def _receive(self, items: Sequence[Heard]) -> Future[None]:
         self.told.extend(items)
+        if self.acted is not None:
+            return self.acted
         done: Future[None] = Future()
         done.set_result(None)
         return done
@@ -134,7 +194,11 @@ class Node:
     def follow(self, project_id: str = "p") -> str:
         """Follow a project from now on; returns where it is."""
         self.backplane.follow(project_id)
-        return self.backplane.read(project_id, None).last_event_id
+        return self.read(project_id, None).last_event_id
+
+    def read(self, project_id: str, after: str | None, newest: int = 0, before: str | None = None) -> History:
+        """The history, read on this thread."""
+        return self.backplane.read(project_id, after, newest, before)()
 
     def publish(self, *numbers: int, project_id: str = "p") -> list[str]:
         """Publish and wait until each is accepted; returns the event ids."""
@@ -148,7 +212,7 @@ class Node:
 
     @property
     def lost(self) -> list[str]:
-        return [item.project_id for item in list(self.told) if isinstance(item, Lost)]
+        return [item.project_id for item in list(self.told) if isinstance(item, HistoryLost)]
 
     def hears(self) -> bool:
-        return not self.backplane.deaf
+        return self.backplane.hearing

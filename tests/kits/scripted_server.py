@@ -1,4 +1,4 @@
-"""A Socket.IO server for one client, which logs in and joins; after that it says what the test tells it to."""
+"""A Socket.IO server for one client at a time, which logs in and joins; then it says what the test tells it to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-PATIENCE = 60.0
+from kits import PATIENCE
+
 WELCOME = {
     "40": ('40{"sid":"a"}', '42["connected",{"message":"Connected to AutoModerate"}]'),
     '42["join_project"': ('42["joined_project",{"project_id":"project","room":"project_project"}]',),
@@ -21,7 +22,7 @@ WELCOME = {
 
 
 class ScriptedServer:
-    """Listens on ``port``; ``heard`` are the texts that arrived."""
+    """Listens on ``port``; ``heard`` are the texts that arrived, and the names of other frames. It answers no ping."""
 
     def __init__(self) -> None:
         self.welcome = WELCOME
@@ -30,7 +31,6 @@ class ScriptedServer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(PATIENCE)
         self.port: int = self._listener.getsockname()[1]
-        self._protocol = ServerProtocol(max_size=None)
         self._client: socket.socket | None = None
         self._thread = threading.Thread(target=self._serve)
 
@@ -39,9 +39,11 @@ class ScriptedServer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         self.hang_up()
-        self._listener.close()
         self._thread.join(PATIENCE)
+        self._listener.close()
 
     def send(self, data: bytes) -> None:
         assert self._client is not None
@@ -52,29 +54,39 @@ class ScriptedServer:
 
     def hang_up(self) -> None:
         """End the connection; the client is told."""
-        with contextlib.suppress(OSError):  # the client was quicker
-            (self._client or self._listener).shutdown(socket.SHUT_RDWR)
+        if self._client is not None:
+            with contextlib.suppress(OSError):  # the client was quicker
+                self._client.shutdown(socket.SHUT_RDWR)
 
     def wait_for(self, text: str) -> None:
         """Wait until the client has said this."""
         with self._changed:
             assert self._changed.wait_for(lambda: text in self.heard, PATIENCE), self.heard
 
+    def wait_for_number(self, text: str, number: int) -> None:
+        """Wait until clients have said this so many times."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.heard.count(text) >= number, PATIENCE), self.heard
+
     def _serve(self) -> None:
-        try:
-            self._client, _ = self._listener.accept()
-        except OSError:  # nobody came
-            return
-        with self._client:
-            while data := self._receive():
-                self._protocol.receive_data(data)
-                for event in self._protocol.events_received():
-                    if isinstance(event, Request):
-                        self._protocol.send_response(self._protocol.accept(event))
-                        self.send(b"".join(self._protocol.data_to_send()))
-                        self.say('0{"sid":"a","upgrades":[],"pingInterval":25000,"pingTimeout":20000}')
-                    elif isinstance(event, Frame):
-                        self._hear(bytes(event.data).decode())
+        """One client after the other, until nobody can come any more."""
+        with contextlib.suppress(OSError):
+            while True:
+                self._client, _ = self._listener.accept()
+                with self._client:
+                    self._serve_client()
+
+    def _serve_client(self) -> None:
+        protocol = ServerProtocol(max_size=None)
+        while data := self._receive():
+            protocol.receive_data(data)
+            for event in protocol.events_received():
+                if isinstance(event, Request):
+                    protocol.send_response(protocol.accept(event))
+                    self.send(b"".join(protocol.data_to_send()))
+                    self.say('0{"sid":"a","upgrades":[],"pingInterval":25000,"pingTimeout":20000}')
+                elif isinstance(event, Frame):
+                    self._hear(bytes(event.data).decode() if event.opcode is Opcode.TEXT else event.opcode.name)
 
     def _receive(self) -> bytes:
         assert self._client is not None
@@ -100,5 +112,6 @@ def frame(text: str) -> bytes:
 
 def update(seq: int) -> str:
     """One update, published now."""
-    data = {"status": "approved", "meta_data": {"seq": seq, "sent": time.monotonic_ns()}}
-    return f"42{json.dumps(['moderation_update', data])}"
+    meta_data = {"seq": seq, "sent": time.monotonic_ns()}
+    data = {"status": "approved", "meta_data": meta_data, "event_id": f"1768473000000-{seq}"}
+    return f"42{json.dumps(['moderation_update', data], separators=(',', ':'))}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from soak_plan import BUSY_PROJECTS, CLIENTS, DECK, NODES, PROJECTS, STRANGERS, draw
+from kits.soak.plan import BUSY_PROJECTS, CLIENTS, DECK, NODES, PROJECTS, STRANGERS, draw
 
 SECONDS = 120.0
 

@@ -1,4 +1,4 @@
-"""A minute with two hundred clients, two nodes and a Redis, in which all of them break: nobody misses anything.
+"""Half a minute with two hundred clients, two nodes and a Redis, in which all of them break: nobody misses anything.
 
 ``make soak SECONDS=600 SEED=17`` runs longer, or again what a seed gave.
 """
@@ -9,8 +9,9 @@ import random
 from pathlib import Path
 
 import pytest
-from soak_plan import draw
-from soak_run import run
+
+from kits.soak.plan import draw
+from kits.soak.run import run
 
 
 def test_whatever_breaks_nothing_is_lost_doubled_reordered_or_leaked(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from soak_verdict import (
+
+from kits.soak.verdict import (
     Accepted,
     Asked,
     Attempts,

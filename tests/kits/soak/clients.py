@@ -12,13 +12,15 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 from attrs import define, field
-from soak_plan import NODES, ClientPlan
-from soak_verdict import Asked, Cut, Got, Joined, Left, Record, place
-from soak_wire import Gone, Wire, open_wire
+
+from kits.contract_client import event_packet
+from kits.soak.plan import NODES, ClientPlan
+from kits.soak.verdict import Asked, Cut, Got, Joined, Left, Record, place
+from kits.soak.wire import Gone, Wire, open_wire
 
 NOBODYS = "a project nobody has"
 """Leaving it is answered behind everything that was on its way."""
@@ -125,10 +127,10 @@ class SoakClient:
         if packet[:2] != "42":
             return []
         event, data = json.loads(packet[2:])
-        handler = _HANDLERS.get(event)
+        handler = self._handlers.get(event)
         return handler(self, data) if handler is not None else []
 
-    def _on_connected(self, data: Mapping[str, Any]) -> Iterable[str]:
+    def _on_connected(self, _data: Mapping[str, Any]) -> Iterable[str]:
         self._tries = 0
         return [self._ask(follow) for follow in self.follows.values() if follow.wanted]
 
@@ -171,6 +173,14 @@ class SoakClient:
         """Its interest in a project; what it never asked for is noted, too, and held against the server."""
         return self.follows.setdefault(project_id, Follow(project_id, wanted=False))
 
+    _handlers: ClassVar[Mapping[str, Callable[[SoakClient, Mapping[str, Any]], Iterable[str]]]] = {
+        "connected": _on_connected,
+        "joined_project": _on_joined,
+        "moderation_update": _on_update,
+        "left_project": _on_left,
+        "error": _on_error,
+    }
+
     # What it says
 
     def _ask(self, follow: Follow) -> str:
@@ -179,7 +189,7 @@ class SoakClient:
         payload: dict[str, str] = {"project_id": follow.project_id}
         if follow.newest is not None:
             payload["last_event_id"] = follow.newest
-        return _event("join_project", payload)
+        return event_packet("join_project", payload)
 
     def _later(self, follow: Follow) -> None:
         """Ask again on the same connection, if it is still there then."""
@@ -219,7 +229,7 @@ class SoakClient:
         follow.wanted = False
         wire = self.wire
         if wire is not None:
-            self._errand(lambda: wire.send(_event("leave_project", {"project_id": project_id})))
+            self._errand(lambda: wire.send(event_packet("leave_project", {"project_id": project_id})))
         elif not follow.left:
             self._out_of(follow)
 
@@ -238,7 +248,7 @@ class SoakClient:
         if wire is None:
             return False
         try:
-            await wire.send(_event("leave_project", {"project_id": NOBODYS}))
+            await wire.send(event_packet("leave_project", {"project_id": NOBODYS}))
             await asyncio.wait_for(self._barrier.wait(), 5.0)
         except (Gone, TimeoutError):
             return False
@@ -250,16 +260,3 @@ def _settled(follow: Follow, newest: Mapping[str, str]) -> bool:
     if follow.left:
         return not follow.asked
     return follow.inside and follow.newest is not None and place(follow.newest) >= place(newest[follow.project_id])
-
-
-def _event(event: str, data: Mapping[str, Any]) -> str:
-    return "42" + json.dumps([event, data])
-
-
-_HANDLERS: Mapping[str, Callable[[SoakClient, Mapping[str, Any]], Iterable[str]]] = {
-    "connected": SoakClient._on_connected,
-    "joined_project": SoakClient._on_joined,
-    "moderation_update": SoakClient._on_update,
-    "left_project": SoakClient._on_left,
-    "error": SoakClient._on_error,
-}

@@ -6,11 +6,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 
-from live_server import PATIENCE
-from soak_clients import Follow, SoakClient
-from soak_plan import Plan
-from soak_verdict import place
-from soak_wire import new_http
+from kits import PATIENCE
+from kits.soak.clients import Follow, SoakClient
+from kits.soak.plan import Plan
+from kits.soak.verdict import place
+from kits.soak.wire import new_http
 
 
 class Crowd:

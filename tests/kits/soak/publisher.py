@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from attrs import define, field
-from live_server import PATIENCE, until
-from soak_plan import BUSY_PROJECTS, FLOOD, Plan
-from soak_verdict import Accepted, Attempts
 
-from automoderate.backplane.redis import RedisBackplane, RedisDoor
-from automoderate.publishing import PublishingApi, PublishingError
-from automoderate.server import BackplaneUnavailable, Server
+from automoderate.backplane.redis import RedisBackplane, RedisPublisher
+from automoderate.notifier.http import PublishingApi, PublishingError
+from automoderate.server import Server
+from automoderate.server.interfaces import BackplaneUnavailable
+from kits import PATIENCE, until
+from kits.soak.plan import BUSY_PROJECTS, FLOOD, Plan
+from kits.soak.verdict import Accepted, Attempts
 
 Way: TypeAlias = Literal["http a", "http b", "backplane", "door"]
 WAYS: tuple[Way, ...] = ("http a", "http b", "backplane", "door")
@@ -85,7 +86,7 @@ class Publishers:
         self._plan = plan
         self._bases = bases
         self._backplane = RedisBackplane(redis_url, entries=entries)
-        self._door = RedisDoor(redis_url, patience=DOOR_PATIENCE, max_waiting=10_000, entries=entries)
+        self._door = RedisPublisher(redis_url, patience=DOOR_PATIENCE, max_waiting=10_000, entries=entries)
         self._projects = {name: _Project(name, *known) for name, known in projects.items()}
         self._stopping = threading.Event()
         self._threads = [
@@ -166,7 +167,7 @@ class Publishers:
         with PublishingApi(base, timeout=PATIENCE) as api:
             for number, data in batch.items():
                 try:
-                    event_id = api.publish(project.project_id, project.api_key, EVENT, data)
+                    event_id = api.publish(project.project_id, EVENT, data, project.api_key)
                 except PublishingError:
                     continue
                 self._accepted(project, number, event_id)

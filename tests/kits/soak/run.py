@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from attrs import frozen
-from soak_clients import SoakClient
-from soak_crowd import Crowd
-from soak_plan import FLOODED_PROJECTS, NODES, PROJECTS, Fault, Plan
-from soak_publisher import Publishers
-from soak_stage import ENTRIES, LIMITS, Stage
-from soak_verdict import Entry, Follower, Role, Violation, judge_follower, judge_stream, recoveries
+
+from kits.soak.clients import SoakClient
+from kits.soak.crowd import Crowd
+from kits.soak.plan import FLOODED_PROJECTS, NODES, PROJECTS, Fault, Plan
+from kits.soak.publisher import Publishers
+from kits.soak.stage import ENTRIES, LIMITS, Stage
+from kits.soak.verdict import Entry, Follower, Role, Violation, judge_follower, judge_stream, recoveries
 
 PROGRESS = 10.0
 """Seconds between two words on how it goes."""

@@ -12,16 +12,17 @@ from pathlib import Path
 
 import redis
 import requests
-from deploy_kit import Process
-from live_server import PASSWORD, PATIENCE, LiveServer, steady_port, until
-from redis_kit import RedisServer
-from soak_plan import NODES, PROJECTS, Fault, Plan
-from soak_verdict import Entry, Limits
 
-from automoderate.backplane.redis import MAX_HISTORY
+from automoderate.backplane.redis.histories import MAX_HISTORY
 from automoderate.core.hub import stamped
 from automoderate.directory import accounts
-from automoderate.publishing import PublishingApi, PublishingError
+from automoderate.notifier.http import PublishingApi, PublishingError
+from kits import PATIENCE, until
+from kits.live_server import PASSWORD, LiveServer
+from kits.processes import Process, steady_port
+from kits.redis_server import RedisServer
+from kits.soak.plan import NODES, PROJECTS, Fault, Plan
+from kits.soak.verdict import Entry, Limits
 
 ENTRIES = 100_000
 """So many updates of each project are kept that none is missing at the end."""

@@ -9,12 +9,13 @@ from collections import deque
 from typing import Protocol
 
 import aiohttp
-from live_server import PATIENCE
-from soak_plan import Transport
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
-PATH = "/socket.io/?EIO=4&transport="
+from kits import PATIENCE
+from kits.contract_client import target
+from kits.soak.plan import Transport
+
 FAILURES = (OSError, EOFError, TimeoutError, InvalidHandshake, InvalidMessage, aiohttp.ClientError)
 
 
@@ -45,11 +46,11 @@ class WebSocketWire:
         self._connection = connection
 
     @classmethod
-    async def open(cls, base: str, cookie: str, session: str = "") -> WebSocketWire:
-        """``session`` is the end of the address of one that is to upgrade. Raises Gone."""
+    async def open(cls, base: str, cookie: str, sid: str = "") -> WebSocketWire:
+        """``sid`` is that of a session that is to upgrade. Raises Gone."""
         try:
             connection = await connect(
-                f"ws{base.removeprefix('http')}{PATH}websocket{session}", additional_headers={"Cookie": cookie},
+                f"ws{base.removeprefix('http')}{target('websocket', sid)}", additional_headers={"Cookie": cookie},
                 compression=None, proxy=None, ping_interval=None, open_timeout=PATIENCE, close_timeout=1.0,
                 max_size=None, max_queue=1,
             )  # fmt: skip
@@ -84,8 +85,8 @@ class PollingWire:
 
     def __init__(self, http: aiohttp.ClientSession, base: str, cookie: str) -> None:
         self._http = http
-        self._url = f"{base}{PATH}polling"
-        self.session = ""
+        self._base = base
+        self.sid = ""
         self._headers = {"Cookie": cookie}
         self._packets: deque[str] = deque()
         self._requests: set[asyncio.Task[str]] = set()
@@ -97,7 +98,7 @@ class PollingWire:
         """Raises Gone."""
         wire = cls(http, base, cookie)
         wire._packets.appendleft(await wire.receive())
-        wire.session = f"&sid={json.loads(wire._packets[0][1:])['sid']}"
+        wire.sid = json.loads(wire._packets[0][1:])["sid"]
         return wire
 
     async def send(self, packet: str) -> None:
@@ -147,7 +148,7 @@ class PollingWire:
             self._requests.discard(request)
 
     async def _answer(self, method: str, body: str | None) -> str:
-        url = f"{self._url}{self.session}"
+        url = self._base + target("polling", self.sid)
         async with self._http.request(method, url, data=body, headers=self._headers) as response:
             if response.status != 200:
                 raise aiohttp.ClientError(f"{response.status} {await response.text()}")
@@ -166,7 +167,7 @@ class UpgradingWire:
     async def _probe(self, base: str, cookie: str) -> bool:
         """Whether the server answers over a WebSocket, too; where it does not, the session goes on polling."""
         with contextlib.suppress(Gone):
-            self._socket = await WebSocketWire.open(base, cookie, self._polling.session)
+            self._socket = await WebSocketWire.open(base, cookie, self._polling.sid)
             await self._socket.send("2probe")
             return await self._socket.receive() == "3probe"
         return False
