@@ -84,13 +84,33 @@ class Child:
         with open(f"/proc/{self.pid}/statm") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
+    def forget_peak(self) -> None:
+        """Let :meth:`peak` be of what comes now."""
+        with open(f"/proc/{self.pid}/clear_refs", "w") as clear:
+            clear.write("5")  # proc(5)
+
+    def peak(self) -> int:
+        """The most bytes of it that have been in memory."""
+        with open(f"/proc/{self.pid}/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
+
     def rest(self) -> None:
-        """Stop it where it is, until ``wake``."""
+        """Stop it where it is, until ``wake``; it has stopped on return."""
         self._process.send_signal(signal.SIGSTOP)
+        # The kernel stops a process some time after it has taken the signal.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def wake(self) -> None:
         """Let it go on; harmless where it does already, or has ended."""
         self._process.send_signal(signal.SIGCONT)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for its end. Raises :exc:`subprocess.TimeoutExpired`."""
+        self._process.wait(seconds)
 
     def close(self) -> None:
         """End it by ending its input; killed when it does not."""

@@ -33,7 +33,7 @@ class Redis:
     def __init__(self, core: int | None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="automoderate-redis-")
         self._log = Path(self._folder.name) / "redis.log"
-        self.port = _free_port()
+        self.port = free_port()
         options = {
             "port": str(self.port), "bind": "127.0.0.1", "dir": self._folder.name, "logfile": str(self._log),
             "save": "", "appendonly": "yes", "appendfsync": "everysec",
@@ -111,7 +111,7 @@ class Cluster:
             running.callback(os.close, self.receipts)  # before the publisher ends, which otherwise waits for more
             os.set_blocking(self.receipts, False)
             try:
-                argv = [*PUBLISHER, str(config), self._redis.url, str(reading)]
+                argv = [*(contender.publisher or PUBLISHER), str(config), self._redis.url, str(reading)]
                 self._publisher = Child(argv, others, [reading])
             finally:
                 os.close(reading)
@@ -148,7 +148,8 @@ class Cluster:
         self._running.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens at present."""
     while True:
         port = random.choice(PORTS)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):

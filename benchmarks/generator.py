@@ -17,6 +17,8 @@ from benchmarks.world import Member
 INFLIGHT = 64  # sessions that connect at a time
 CONNECTING = 300.0  # seconds all of them have
 PATIENCE = 20.0  # seconds without a delivery after which the rest counts as lost
+SEQ, SENT = "S" * 20, "N" * 20
+"""Where numbers come in a body to post."""
 
 
 @frozen
@@ -70,17 +72,62 @@ class Measured:
     join: Delays
 
 
+@frozen
+class CaughtUp(Measured):
+    """The same, though everybody was cut off now and then. ``back`` is from connecting again to having caught up."""
+
+    cuts: int
+    replayed: int
+    back: Delays
+
+
+@frozen
+class Returned:
+    """Everybody is back. ``seconds`` are from the first connection's end to the last join, ``back`` each one's.
+
+    ``refused`` and ``timed_out`` are attempts that found nobody, ``errors`` those that the server did not want.
+    """
+
+    seconds: float
+    cpu: float
+    refused: int
+    timed_out: int
+    errors: int
+    first_error: str
+    back: Delays
+
+
+@frozen
+class Heard:
+    """What somebody else published has come; ``missing`` numbers did not."""
+
+    deliveries: int
+    seconds: float
+    cpu: float
+    delivery: Delays
+    missing: int
+
+
+@frozen
+class Posted(Heard):
+    """The same, posted by the load generator itself; ``answer`` is how long it waited for each answer."""
+
+    posted: int
+    answer: Delays
+
+
 class LoadGenerator(Child):
     """The clients of one server, or of several that share the members of each room evenly.
 
     With ``awake`` it does not sleep while it measures, which needs a core that nobody else does. ``receipts`` is the
-    writing end of a pipe, into which a byte goes for each update that everybody in its room has got. Every method
-    raises :exc:`benchmarks.child.ChildFailed`.
+    writing end of a pipe, into which a byte goes for each update that everybody in its room has got. With ``polling``
+    members poll; the probe has a WebSocket. Every method raises :exc:`benchmarks.child.ChildFailed`.
     """
 
     def __init__(
-        self, ports: Sequence[int], core: int | None, *, awake: bool = False, receipts: int | None = None
-    ) -> None:
+        self, ports: Sequence[int], core: int | None, *,
+        awake: bool = False, receipts: int | None = None, polling: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__([*program(), str(ports[0])], core, [] if receipts is None else [receipts])
         self._ports = ports
         self._placed: Counter[int] = Counter()
@@ -88,13 +135,23 @@ class LoadGenerator(Child):
             self.say("awake")
         if receipts is not None:
             self.say(f"receipts {receipts}")
+        if polling:
+            self.say("transport polling")
 
-    def connect(self, members: Sequence[Member], probe: Member | None = None) -> Connected:
+    def connect(self, members: Sequence[Member], probe: Member | None = None, inflight: int = INFLIGHT) -> Connected:
         """Connect and join these too; the probe is a session that asks while the others listen."""
+        self.begin_connecting(members, probe, inflight)
+        return self.connected()
+
+    def begin_connecting(self, members: Sequence[Member], probe: Member | None, inflight: int) -> None:
+        """Begin to do that, with so many at a time."""
         lines = [line for member in members for line in self._lines(member)]
         if probe is not None:
             lines.append(f"probe {probe.project_id} {probe.cookie}")
-        self.say("\n".join([*lines, f"connect {INFLIGHT}"]))
+        self.say("\n".join([*lines, f"connect {inflight}"]))
+
+    def connected(self) -> Connected:
+        """Wait until everybody has joined."""
         return Connected(**self.hear(CONNECTING))
 
     def _lines(self, member: Member) -> Iterator[str]:
@@ -104,17 +161,61 @@ class LoadGenerator(Child):
             self._placed[member.room] += 1
         yield f"member {member.room} {member.project_id} {member.cookie}"
 
-    def begin(self, updates: int, *, ping_ms: float = 0.0, join_ms: float = 0.0) -> None:
-        """Expect so many updates more in every room, from now on."""
-        self.say(f"measure {updates} {PATIENCE} {ping_ms} {join_ms}")
-        self.hear(PATIENCE)
+    def begin(self, updates: int, *, ping_ms: float = 0.0, join_ms: float = 0.0, patience: float | None = None) -> None:
+        """Expect so many updates more in every room, from now on; ``patience`` is for the longest pause, in seconds."""
+        self._begin(f"measure {updates} {patience or PATIENCE} {ping_ms} {join_ms}")
 
     def result(self, seconds: float) -> Measured:
         """What became of them, in ``seconds`` at most."""
+        return Measured(**self._hear(seconds))
+
+    # Only the one in C does what follows.
+
+    def let_ask(self, askers: int) -> None:
+        """Let so many members ask in turn instead of the probe. What has no answer at the end counts as well."""
+        self.say(f"askers {askers}")
+
+    def begin_cutting(self, updates: int, *, every: float, away: float) -> None:
+        """As ``begin``, while each member is cut off every so many seconds and is away for some."""
+        self._begin(f"jitter {updates} {PATIENCE} {every} {away}")
+
+    def caught_up(self, seconds: float) -> CaughtUp:
+        """What became of them, in ``seconds`` at most."""
+        return CaughtUp(**self._hear(seconds))
+
+    def begin_storm(self) -> None:
+        """Expect every connection to end, from now on."""
+        self._begin(f"storm {PATIENCE}")
+
+    def returned(self, seconds: float) -> Returned:
+        """How everybody came back, in ``seconds`` at most."""
+        return Returned(**self._hear(seconds))
+
+    def listen(self) -> None:
+        """Expect that somebody else publishes to the probe's room, numbered from 0."""
+        self._begin(f"listen {PATIENCE}")
+
+    def heard(self, updates: int, seconds: float) -> Heard:
+        """What came, as soon as so many have, in ``seconds`` at most."""
+        self.say(f"expect {updates}")
+        return Heard(**self._hear(seconds))
+
+    def post(self, connections: int, updates: int, path: str, key: str, body: str) -> Posted:
+        """Post so many updates to the probe's room, over each connection one at a time.
+
+        ``body`` is a JSON object with :data:`SEQ` and :data:`SENT` in the places of numbers.
+        """
+        self.say(f"post {connections} {updates} {PATIENCE} {path} {key} {body}")
+        return Posted(**self._hear(CONNECTING))
+
+    def _begin(self, command: str) -> None:
+        self.say(command)
+        self.hear(PATIENCE)
+
+    def _hear(self, seconds: float) -> dict[str, Any]:
         said = self.hear(seconds)
-        for name in ("delivery", "ping", "join"):
-            said[name] = Delays.of(said[name])
-        return Measured(**said)
+        delays = {name: Delays.of(value) for name, value in said.items() if isinstance(value, dict)}
+        return said | delays
 
 
 def program() -> list[str]:

@@ -65,7 +65,7 @@ class Session(asyncio.Protocol):
             f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nCookie: {self.cookie}\r\n\r\n".encode()
         )
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, _error: Exception | None) -> None:
         self.load.fail(f"{self.name}: the server hung up")
 
     def data_received(self, data: bytes) -> None:

@@ -9,6 +9,7 @@ and frames are those of the fan-out benchmarks.
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -24,16 +25,18 @@ from automoderate.core import hub
 from automoderate.core.hub import Access, History, Hub, Limits, Update
 from automoderate.protocol.broadcast import event_packet, object_text
 from automoderate.protocol.config import Config
-from automoderate.protocol.http import Connection
-from automoderate.protocol.outputs import Fanout, Job, Peer, Write
+from automoderate.protocol.model import Connection, Peer
+from automoderate.protocol.outputs import Fanout, Job, Write
 from automoderate.protocol.websocket import WebSocket, text_frame
 from automoderate.server import Server
+from automoderate.server.api import ApiOptions
 from automoderate.testing import MemoryDirectory
-from benchmarks.world import TEMPLATE, project_id, user_id
+from benchmarks.world import TEMPLATE, api_key, project_id, user_id
 
 EVENT = "moderation_update"
 PROJECT = project_id(0)
 ROOM_SIZES = (1, 100, 1000)
+POSTED = (1, 100)  # events in a request
 MANY = 5000  # rooms, more than the processor's caches know
 UNLIMITED = Limits(max_events_per_minute=1_000_000_000, max_connections_per_minute=1_000_000_000, recheck_interval=1e12)
 PEER = Peer("127.0.0.1", 40_000)
@@ -65,6 +68,15 @@ def join_frame(project: str) -> bytes:
 JOIN = join_frame(PROJECT)
 
 
+def post(said: object) -> bytes:
+    """A request to the publishing API on a connection that is kept."""
+    body = json.dumps(said, separators=(",", ":"))
+    return (
+        f"POST /api/projects/{PROJECT}/events HTTP/1.1\r\nHost: 127.0.0.1:6217\r\nX-API-Key: {api_key(0)}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    ).encode()
+
+
 # The hub ------------------------------------------------------------------------------------------------------
 
 
@@ -74,7 +86,7 @@ def joinable_hub(sessions: int) -> Hub:
     for number in range(sessions):
         (identify,) = made.handle(hub.Connected(str(number), None, "192.0.2.1"), 0.0)
         assert isinstance(identify, hub.Identify)
-        made.handle(hub.Identified(identify.ticket, user_id(number)), 0.0)
+        made.handle(hub.Identified(identify.ticket, hub.Identity(user_id(number), f"user {number}")), 0.0)
     return made
 
 
@@ -137,7 +149,7 @@ def encode_fast() -> bytes:
 def parse_frame() -> Callable[[], object]:
     """A client's frame to its text."""
     wire = WebSocket(1_000_000)
-    return lambda: wire.receive(JOIN)
+    return lambda: wire.receive(JOIN, 1)
 
 
 # The server ---------------------------------------------------------------------------------------------------
@@ -146,11 +158,21 @@ def parse_frame() -> Callable[[], object]:
 class Sink:
     """The transport of an in-memory connection whose kernel takes everything."""
 
+    waiting = 0
+
     def write(self, data: bytes) -> int:
         return len(data)
 
-    def keep(self, data: bytes | memoryview) -> None:
+    def keep(self, _data: bytes | memoryview) -> None:
         raise AssertionError("everything was taken")
+
+    def pause_reading(self) -> None:
+        """Nothing is read from anything."""
+
+    resume_reading = pause_reading
+
+    def send_eof(self) -> None:
+        """Nothing to end."""
 
     def close(self) -> None:
         """Nothing to close."""
@@ -167,10 +189,11 @@ class Loop:
         directory.add_user(user_id(0))
         for project in projects:
             directory.add_project(project, owner=user_id(0))
+        directory.keys[api_key(0)] = PROJECT
         ids = itertools.count()
         self.server = Server(
             directory, MemoryBackplane(), new_id=lambda: f"{next(ids):020}", random=random.Random(1).random,
-            protocol=Config(), limits=UNLIMITED,
+            protocol=Config(), limits=UNLIMITED, api=ApiOptions(),
         )  # fmt: skip
         self.written = 0
 
@@ -193,12 +216,16 @@ class Loop:
         """One update, to the last member."""
         self.server.publish(project, EVENT, self.server.encode(DATA), 1.0)
         self.flush()
-        while (deadline := self.server.next_deadline()) is not None and deadline <= 1.0:
-            self.server.tick(1.0)
-            self.flush()
 
     def flush(self) -> None:
-        """Perform what is to be done, in order."""
+        """Perform what is to be done, in order, with the turns of a loop that has nothing else to do."""
+        self._perform()
+        while (deadline := self.server.next_deadline()) is not None and deadline <= 1.0:
+            self.server.tick(1.0)
+            self._perform()
+        self.server.turned(1.0, 0.0)
+
+    def _perform(self) -> None:
         while outputs := self.server.outputs():
             for output in outputs:
                 if isinstance(output, Fanout):
@@ -232,6 +259,23 @@ def log_in_and_join() -> Callable[[], object]:
         loop.flush()
 
     return join_and_lose
+
+
+def publish_by_post(events: int) -> Callable[[], object]:
+    """A POST that publishes so many events to a room of one: from its bytes to those of the answer."""
+    loop = Loop()
+    loop.open_member()
+    event = {"event": EVENT, "data": DATA}
+    request = post({"events": [event] * events} if events > 1 else event)
+    connection = loop.server.connect(Sink(), PEER, 1.0)
+
+    def post_it() -> None:
+        loop.server.receive_data(connection, request, 1.0)
+        loop.flush()
+
+    post_it()
+    assert loop.written == 1, "the member was written to"
+    return post_it
 
 
 def broadcast(members: int) -> Callable[[], object]:
@@ -274,6 +318,7 @@ PIECES: dict[str, Callable[[], Callable[[], object]]] = {
     "parse a client's frame": parse_frame,
     "server: handshake": handshake,
     "server: handshake, login and join": log_in_and_join,
+    **{f"server: POST of {events:,} to a room of one": partial(publish_by_post, events) for events in POSTED},
     **{f"server: broadcast to {members:,} in memory": partial(broadcast, members) for members in ROOM_SIZES},
     f"server: broadcast to one of {MANY:,} rooms of one in memory": broadcast_to_many_rooms,
 }

@@ -1,7 +1,7 @@
 """``python -m benchmarks.nodes``: one and two nodes that share a Redis, and the in-memory backplane beside them.
 
 What is measured is the whole way: a publisher in a process of its own, Redis, one or two nodes, and everybody in the
-room. See docs/benchmarks.md.
+room; also of two servers of others that share a Redis in their way. See docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ import click
 from attrs import evolve
 
 from benchmarks import cluster, native, table
-from benchmarks.fanout import REPEAT, raise_descriptors, whole_numbers
+from benchmarks.budget import Budget
+from benchmarks.choosing import Names, json_option, known, present, raise_descriptors, whole_numbers, words
+from benchmarks.fanout import REPEAT
+from benchmarks.peers.contenders import sharing_redis
 from benchmarks.progress import Progress
 from benchmarks.results import Results
-from benchmarks.run import Cores, Run
+from benchmarks.run import Run
 from benchmarks.scenarios import SEVERAL, Scenario, delay, fitted, throughput
 from benchmarks.servers import ADAPTERS, Contender, distributions
-from benchmarks.world import World
+from benchmarks.site import Cores
+from benchmarks.worlds import Worlds
 
 NODES = (1, 2)
 MEMBERS, ROOMS, SECONDS = 2000, (1, 100, 1000), 2.0
@@ -86,18 +90,20 @@ def placed(cores: Sequence[int]) -> tuple[Cores, list[str]]:
     return Cores(cores[0], cores[1], (cores[0],) * most, cores[1]), [note]
 
 
-def _measure(adapter: Contender, wanted: list[Scenario], repeat: int, seconds: float) -> Results:
+def _measure(compared: list[Contender], wanted: list[Scenario], repeat: int, seconds: float) -> Results:
+    here, absent = present(compared)
     fitting, notes = fitted(wanted, raise_descriptors())
     cores, crowded = placed(sorted(os.sched_getaffinity(0)))
     if native.missing():
         notes.append(f"the load generator is the slow one in Python: {native.missing()}")
     notes.append('Redis keeps what it is told with "appendonly yes" and "appendfsync everysec"')
-    results = Results(contenders(adapter), fitting, notes=[*notes, *crowded])
-    progress = Progress(Run.steps(fitting, results.contenders, repeat))
+    results = Results(here, fitting, notes=[*absent, *notes, *crowded])
+    budget = Budget(seconds, seconds, math.inf)
+    progress = Progress(Run.steps(fitting, results.contenders, budget, repeat))
     with tempfile.TemporaryDirectory(prefix="automoderate-benchmarks-") as folder:
-        world = World.make(Path(folder), [scenario.layout for scenario in fitting])
         try:
-            Run(results, world, cores, repeat, seconds, seconds, math.inf, progress).run()
+            with Worlds(Path(folder), fitting) as worlds:
+                Run(results, worlds, cores, repeat, budget, progress).run()
         finally:
             progress.close()
     return results
@@ -119,16 +125,14 @@ def _measure(adapter: Contender, wanted: list[Scenario], repeat: int, seconds: f
 @click.option(
     "--seconds", type=click.FloatRange(0.05, 60), default=SECONDS, show_default=True, help="How long a run is to last."
 )
-@click.option(
-    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False, writable=True),
-    help="Write every sample; python -m benchmarks.report reads them.",
-)  # fmt: skip
+@click.option("--peers", type=words, metavar="LIST", help="Others that share a Redis; none for none.")
+@json_option
 def main(
-    adapter: str, members: int, rooms: tuple[int, ...], repeat: int, seconds: float, json_path: Path | None
-) -> None:
+    adapter: str, members: int, rooms: tuple[int, ...], repeat: int, seconds: float, peers: Names | None,
+    json_path: Path | None,
+) -> None:  # fmt: skip
     """Measure one and two nodes that share a Redis, and print medians and what to plan with."""
-    if json_path is not None and not json_path.absolute().parent.is_dir():
-        raise click.BadParameter(f"there is no folder {json_path.parent}", param_hint="--json")
+    others = known(sharing_redis(max(NODES)), peers, "peer")
     try:
         wanted = scenarios(members, rooms)
     except ValueError as error:
@@ -137,7 +141,7 @@ def main(
     for missing in (chosen.missing(), cluster.missing()):
         if missing is not None:
             raise CannotRun(missing)
-    results = _measure(chosen, wanted, repeat, seconds)
+    results = _measure([*contenders(chosen), *others], wanted, repeat, seconds)
     print(table.render(results))
     if json_path is not None:
         results.save(json_path, ["python", "-m", "benchmarks.nodes", *sys.argv[1:]])

@@ -2,6 +2,7 @@
 
     python -m benchmarks.ours ADAPTER CONFIG
     python -m benchmarks.ours ADAPTER REDIS_URL CONFIG        # a node of several, which publishes nothing itself
+    python -m benchmarks.ours --source PATH …                 # the server of another checkout, by the same harness
 
 Hub, limits, history and metrics are in every figure. What is different from the default is what the load would run
 into by coming from one address: how many connections and events a minute are taken.
@@ -14,18 +15,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from attrs import define
+from attrs import define, fields
 
-from automoderate.adapters import Handle
-from automoderate.settings import Settings
-from benchmarks.under_test import Config, Publish, Updates, ready, serve_commands
+from benchmarks.under_test import Config, Publish, Statements, Updates, ready, serve_commands, stand_by
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # nothing of the server is imported before it is known which checkout's it is
+    from automoderate.adapters.runtime import Handle
     from automoderate.app import Assembly
 
 EVENT = "moderation_update"
+SOURCE = "--source"
+UNLIMITED = 1_000_000
 RECHECK_INTERVAL = 3600.0
 """Seconds: no look at who may still see what falls into a run."""
 
@@ -92,30 +94,47 @@ class Publisher:
         server.next_deadline = next_deadline  # type: ignore[method-assign]
 
 
+def use_checkout(words: list[str]) -> list[str]:
+    """Have everything of AutoModerate imported from the checkout that the first words name; the others."""
+    if words[0] != SOURCE:
+        return words
+    sys.path.insert(0, words[1])
+    return words[2:]
+
+
 def main() -> None:
     """Serve until standard input ends."""
-    name, *redis_url, path = sys.argv[1:]
+    name, *redis_url, path = use_checkout(sys.argv[1:])
     if name == "asyncio":
         sys.modules["uvloop"] = None  # type: ignore[assignment]  # not found, as where it is not installed
     from automoderate import app
+    from automoderate.settings import Settings
 
     config = Config.load(path)
+    limits: dict[str, Any] = {
+        field.name: UNLIMITED for field in fields(Settings) if field.name.endswith(("_per_minute", "_per_address"))
+    }
+    # What an older checkout does not know is not said unless it is wanted.
+    window: dict[str, Any] = {"window": config.window} if config.window else {}
     settings = Settings(
         adapter="asyncio" if name == "uvloop" else name,
-        port=0,
+        port=config.port,
         database_url=config.database_url,
         secret_key=config.secret_key,
         redis_url=redis_url[0] if redis_url else None,
         log_level="warning",
         ping_interval=config.ping_interval,
         recheck_interval=RECHECK_INTERVAL,
-        max_connections_per_minute=1_000_000,
-        max_events_per_minute=1_000_000,
+        **(limits if config.limits == "raised" else {}),
+        **window,
     )
+    statements = Statements.counted() if config.counting else None
     assembly = app.build(settings)
+    stand_by(config)
 
     def commands(handle: Handle) -> None:
-        serve_commands(Publisher(assembly, handle, Updates(config, with_event_id=False)).publish)
+        publisher = Publisher(assembly, handle, Updates(config, with_event_id=False))
+        serve_commands(publisher.publish, statements)
         os._exit(0)  # nobody is left to say goodbye to
 
     def on_ready(handle: Handle) -> None:

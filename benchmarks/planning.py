@@ -22,7 +22,7 @@ def rows(results: Results) -> list[tuple[str, ...]]:
         return []
     large = max(throughput, key=lambda scenario: scenario.deliveries(1))
     small = sorted((s for s in results.scenarios if s.rooms > large.rooms), key=lambda s: (s.rooms, s.rate is not None))
-    contenders = [contender for contender in results.contenders if contender.nodes or contender.name == "memory"]
+    contenders = [contender for contender in results.contenders if contender.kind == "adapter"]
     return [
         ("", *(contender.name for contender in contenders)),
         ("a delivery", *(_text(results.median(large.name, c.name, "cost_us")) for c in contenders)),

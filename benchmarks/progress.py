@@ -32,6 +32,12 @@ class Progress:
         else:
             print(f"{self._head()} {what}", file=self.stream, flush=True)
 
+    def say(self, what: str) -> None:
+        """Something that is no step, and stays to be read on a terminal too."""
+        if self.stream.isatty():
+            self._rewrite("")
+        print(f"{self._head()} {what}", file=self.stream, flush=True)
+
     def close(self) -> None:
         """Leave the terminal's line empty."""
         if self.stream.isatty():

@@ -15,11 +15,13 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Any, Protocol
 
 from attrs import define, field
 
-from automoderate.backplane.redis import RedisDoor
+from automoderate.backplane.redis import RedisPublisher
 from benchmarks.under_test import Config, Publish, Updates, say, serve_commands
 
 EVENT = "moderation_update"
@@ -29,11 +31,18 @@ FEWEST = 2  # updates under way
 MANY = 65_536  # more receipts than are ever read at a time
 
 
+class Door(Protocol):
+    """What takes updates to Redis."""
+
+    def publish(self, project_id: str, event: str, data: dict[str, Any]) -> Future[str]:
+        """Publish one; the future is done when Redis has taken it."""
+
+
 @define(eq=False)
 class Publisher:
     """Publishes updates through ``door`` and looks at what has arrived of them."""
 
-    door: RedisDoor
+    door: Door
     updates: Updates
     receipts: int
     _asked: list[Future[str]] = field(factory=list)
@@ -86,13 +95,17 @@ class Publisher:
             os.set_blocking(self.receipts, True)
 
 
-def main() -> None:
-    """Publish until standard input ends."""
+def run(door: Callable[[str], Door], *, with_event_id: bool) -> None:
+    """Publish until standard input ends, through a door to the Redis at a URL."""
     path, redis_url, receipts = sys.argv[1:]
-    door = RedisDoor(redis_url, patience=PATIENCE, max_waiting=MAX_WAITING)
-    publisher = Publisher(door, Updates(Config.load(path), with_event_id=False), int(receipts))
+    publisher = Publisher(door(redis_url), Updates(Config.load(path), with_event_id), int(receipts))
     say({"ready": True})
     serve_commands(publisher.publish)
+
+
+def main() -> None:
+    """Publish as our notifier does."""
+    run(lambda url: RedisPublisher(url, patience=PATIENCE, max_waiting=MAX_WAITING), with_event_id=False)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,14 @@ class UnreadableResults(ValueError):
     """The file is no result of a run; the message is one line."""
 
 
+MARK = "<!-- From here on"
+"""What begins the line of a page behind which nothing is written by hand."""
+
+
+class UnmarkedPage(ValueError):
+    """The page has no place for tables; the message is one line."""
+
+
 @frozen
 class Report:
     """The results of a run, and where and when it was."""
@@ -88,9 +96,16 @@ def _sample(stored: dict[str, Any]) -> Sample:
 def markdown(report: Report) -> str:
     """Everything that was measured as Markdown: a table for each scenario, then what ran."""
     results = report.results
+    measured = {sample.scenario for sample in results.samples}
+    medians = f" Medians of {report.rounds}, in brackets smallest and largest." if report.rounds > 1 else ""
     parts = [
-        f"{report.origin}. Medians of {report.rounds}, in brackets smallest and largest. `{' '.join(report.command)}`",
-        *("\n".join(_table(results, scenario)) for scenario in results.scenarios),
+        f"{report.origin}.{medians} `{' '.join(report.command)}`",
+        *(
+            "\n".join(_table(results, scenario))
+            for scenario in results.scenarios
+            if scenario.name in measured and scenario.kind != "hostile"
+        ),
+        *("\n".join(lines) for lines in [list(_waits(results))] if lines),
         *("\n".join(lines) for lines in [list(_planning(results))] if lines),
         "\n".join(_versions(report)),
     ]
@@ -99,10 +114,27 @@ def markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def write_page(page: Path, results: Results, command: Sequence[str]) -> None:
+    """Put a run that has just ended behind the last line of a page of the documentation that begins with ``MARK``.
+
+    Raises :exc:`UnmarkedPage`.
+    """
+    page.write_text(f"{by_hand(page)}\n{markdown(Report.of(results.as_dict(command)))}")
+
+
+def by_hand(page: Path) -> str:
+    """What of a page is written by hand: up to and with its last mark. Raises :exc:`UnmarkedPage`."""
+    lines = page.read_text().splitlines(keepends=True)
+    marks = [number for number, line in enumerate(lines, 1) if line.startswith(MARK)]
+    if not marks:
+        raise UnmarkedPage(f"no line of {page} begins with {MARK!r}")
+    return "".join(lines[: marks[-1]])
+
+
 def _table(results: Results, scenario: Scenario) -> Iterator[str]:
     main, columns = table.columns(results, scenario)
-    references = [name for name in table.REFERENCES if results.median(scenario.name, name, main)]
-    headings = [*(heading for heading, *_ in columns), *(table.REFERENCES[name] for name in references)]
+    compared = table.ratios(results, scenario, main)
+    headings = [*(heading for heading, *_ in columns), *compared]
     yield f"### {scenario.title[0].upper()}{scenario.title[1:]}\n"
     yield f"| `{scenario.name}` | " + " | ".join(headings) + " |"
     yield "|---|" + "--:|" * len(headings)
@@ -113,7 +145,7 @@ def _table(results: Results, scenario: Scenario) -> Iterator[str]:
                 yield f"| {name} | failed: {error.replace('|', ' ')} |" + " |" * (len(headings) - 1)
             continue
         cells = [_cell(results, scenario, contender, *column[1:]) for column in columns]
-        cells += [_ratio(results, scenario, contender, other, main) for other in references]
+        cells += [f"{each[contender.name]:.2f}" if contender.name in each else "" for each in compared.values()]
         limited = any(results.values(scenario.name, contender.name, "load_limited"))
         yield f"| {name}{' (load generator at its limit)' if limited else ''} | " + " | ".join(cells) + " |"
 
@@ -127,6 +159,14 @@ def _planning(results: Results) -> Iterator[str]:
         yield from ("| " + " | ".join(row) + " |" for row in rows)
 
 
+def _waits(results: Results) -> Iterator[str]:
+    heading, *rows = table.waits(results) or [[]]
+    if heading:
+        yield "| " + " | ".join(heading) + " |"
+        yield "|---|" + "--:|" * (len(heading) - 1)
+        yield from ("| " + " | ".join(cell.replace("|", " ") for cell in row) + " |" for row in rows)
+
+
 def _cell(results: Results, scenario: Scenario, contender: Contender, figure: str, divisor: float, digits: int) -> str:
     """The median, and how far the samples are apart where there are several."""
     values = results.values(scenario.name, contender.name, figure)
@@ -135,12 +175,6 @@ def _cell(results: Results, scenario: Scenario, contender: Contender, figure: st
         return ""
     low, middle, high = (f"{value / divisor:,.{digits}f}" for value in (min(values), median, max(values)))
     return f"{middle} ({low} to {high})" if len(values) > 1 else middle
-
-
-def _ratio(results: Results, scenario: Scenario, contender: Contender, other: str, figure: str) -> str:
-    mine = results.median(scenario.name, contender.name, figure)
-    theirs = results.median(scenario.name, other, figure)
-    return f"{mine / theirs:.2f}" if mine is not None and theirs else ""
 
 
 def _versions(report: Report) -> Iterator[str]:

@@ -11,7 +11,7 @@
      "contenders": [{"name": "asyncio", "title": "AutoModerate, asyncio", "kind": "adapter" | "peer" | "floor",
                      "command": ["…"], "versions": {"uvloop": "0.21.0"}, "nodes": 0 (that share a Redis)}],
      "scenarios": [{"name": "fanout-1x5000", "kind": "throughput", "members": 5000, "rooms": 1,
-                    "rate": null, "batch": 1}],
+                    "rate": null, "batch": 1, "variant": "" (or what is different), "window": 0, "standard": true}],
      "samples": [{"scenario": "fanout-1x5000", "contender": "asyncio", "round": 0, …}]}
 
 Contenders and scenarios are in the order in which they are shown. A sample has ``scenario``, ``contender``, ``round``
@@ -29,11 +29,36 @@ and, by the kind of its scenario (times in seconds unless the name says otherwis
 ``stall``
     The same, and ``ping`` and ``join``: how long another client's WebSocket ping and ``join_project`` took to be
     answered meanwhile, ``count``, ``p50_ms``, ``p99_ms``, ``max_ms`` each.
+``polling`` and ``window``
+    The same as ``delay``; with a window also ``per_cpu_second`` (deliveries a second of the server's CPU time).
+``publish``
+    ``updates`` (POSTs), ``seconds``, ``rate`` (POSTs a second), ``server_cpu``, ``cost_us`` (per POST), ``load_share``,
+    ``load_limited``, ``answer`` (how long each answer took) and ``delay`` (of the deliveries): ``p50_ms``, ``p99_ms``,
+    ``max_ms``.
+``notifier``
+    ``updates`` (handed over), ``deliveries``, ``dropped``, ``failed``, ``seconds`` (first hand-over to last receipt),
+    ``rate`` (deliveries a second), ``server_cpu`` and ``cost_us`` (per delivery), ``notifier_cpu`` and ``notifier_us``
+    likewise, ``delay``.
+``storm``
+    ``members``, ``seconds`` (the first connection's end to the last join), ``rate``, ``back`` (each one's, as
+    ``answer``), ``statements`` that the database was asked, ``refused`` and ``timed_out`` attempts, ``errors`` and the
+    ``first_error``, ``server_cpu``, ``cost_us`` (per session).
+``jitter``
+    As ``delay`` without its histogram, and ``delivered`` (1 where everybody got everything), ``cuts``, ``replayed``
+    (deliveries of what was missed), ``back`` (from connecting again to having caught up).
+``stalled``
+    ``updates``, ``delivered`` to the one who stopped reading, ``lost_unnoticed``, ``lost_ended``, ``lost_told``,
+    ``grown`` (bytes of the server's memory meanwhile); ``rate``, ``delay`` and costs of the others.
 ``connect``
     ``members`` (those who came after the first tenth), ``seconds``, ``rate`` (sessions connected, logged in and joined
     a second), ``server_cpu``, ``cost_us`` (per session), ``load_share``, ``load_limited``.
 ``memory``
     ``members`` (likewise), ``before`` and ``after`` (resident bytes with the first tenth and with all), ``bytes_each``.
+
+``hostile``
+    ``ping``, ``join`` and ``delay`` (of updates) of the other clients as in ``stall``; ``p99_ms`` and ``max_ms``, the
+    worst of those three; ``grown`` (bytes that the server's memory had grown by at most), ``server_cpu``; what was
+    done, and ``said``, the same in words. Or ``gave_up``: the seconds without an update after which the run was ended.
 
 A sample that failed has ``error``, one line, instead of the figures.
 """
@@ -92,9 +117,13 @@ class Results:
     samples: list[Sample] = field(factory=list)
     notes: list[str] = field(factory=list)
 
+    def of(self, scenario: str, contender: str) -> list[Sample]:
+        """The samples of one contender in one scenario."""
+        return [sample for sample in self.samples if (sample.scenario, sample.contender) == (scenario, contender)]
+
     def values(self, scenario: str, contender: str, figure: str) -> list[float]:
         """One figure of every sample that has it."""
-        found = (s.figure(figure) for s in self.samples if (s.scenario, s.contender) == (scenario, contender))
+        found = (sample.figure(figure) for sample in self.of(scenario, contender))
         return [value for value in found if value is not None]
 
     def median(self, scenario: str, contender: str, figure: str) -> float | None:
@@ -104,7 +133,7 @@ class Results:
 
     def errors(self, scenario: str, contender: str) -> list[str]:
         """What went wrong, once each."""
-        found = (s.error for s in self.samples if (s.scenario, s.contender) == (scenario, contender))
+        found = (sample.error for sample in self.of(scenario, contender))
         return list(dict.fromkeys(error for error in found if error is not None))
 
     def save(self, path: Path, command: Sequence[str]) -> None:

@@ -2,259 +2,174 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field
 
+from benchmarks import away, inside, native, outside
+from benchmarks.budget import Budget
 from benchmarks.child import ChildFailed
-from benchmarks.cluster import Cluster
-from benchmarks.generator import Connected, LoadGenerator, Measured
 from benchmarks.progress import Progress
 from benchmarks.results import Results, Sample
-from benchmarks.scenarios import Scenario
-from benchmarks.servers import Contender, Server
-from benchmarks.world import World
+from benchmarks.scenarios import NATIVE_KINDS, STARTING_KINDS, Scenario
+from benchmarks.servers import Contender
+from benchmarks.site import Cores, Site
+from benchmarks.worlds import Worlds
 
-LIMIT = 0.9  # of a core: beyond it the load generator may have been what was measured
-MOST_DELIVERIES = 300_000  # in one run
-WARM_UP = 3000  # deliveries
-STARTS = 2  # times, at most, that all sessions connect for a figure: it takes longer than everything else
-FIRST = 0.1  # of the sessions: they pay for what a server makes once, as threads and connections to the database
-PING_MS, JOIN_MS = 2.0, 20.0  # between two questions of the probe
-LONGEST = 120.0  # seconds a run may take
-ANSWER = 30.0  # seconds in which a server has to say that it has published, when everything has arrived
-SETTLING = 10.0  # seconds, at most, for what a server has left to do before it is stopped
-GLANCE, IDLE = 0.05, 0.1  # it has nothing left when it has used less than this share of a core for so many seconds
-
-
-@frozen
-class Cores:
-    """Where processes run: None where there are not two cores to choose."""
-
-    server: int | None
-    load: int | None
-    nodes: Sequence[int | None] = ()
-    """Of servers that share a Redis, one for each."""
-    others: int | None = None
-    """Of that Redis, and of who publishes through it."""
-
-
-@define(eq=False)
-class Site:
-    """A server with all its sessions. Raises :exc:`ChildFailed` wherever one of them fails."""
-
-    contender: Contender
-    server: Server | Cluster
-    load: LoadGenerator
-    crowded: bool
-    """Redis and the publisher share the load generator's core."""
-    capacity: float = 0.0
-    """Deliveries a second in the last run without a fixed rate."""
-
-    @classmethod
-    def start(cls, contender: Contender, config: Path, cores: Cores) -> Site:
-        server: Server | Cluster
-        if contender.nodes:
-            server = Cluster(contender, config, cores.nodes, cores.others)
-        else:
-            server = Server(contender, config, cores.server)
-        crowded = bool(contender.nodes) and cores.others == cores.load
-        awake = cores.load is not None and not crowded
-        try:
-            load = LoadGenerator(server.ports, cores.load, awake=awake, receipts=server.receipts)
-            return cls(contender, server, load, crowded)
-        except BaseException:
-            server.close()
-            raise
-
-    def close(self) -> None:
-        self.load.close()
-        self.server.close()
-
-    def rest(self) -> None:
-        """Let the server wait for its turn without costing the others anything.
-
-        Ten thousand idle sessions keep python-socketio's service task busy for 4 % of a core. A node would be taken for
-        gone by its Redis; nodes stay awake.
-        """
-        if isinstance(self.server, Server):
-            self._settle(self.server)
-            self.server.rest()
-
-    @staticmethod
-    def _settle(server: Server) -> None:
-        """Give a server time to do what is left: a question over which it was stopped would time out later."""
-        deadline, before = time.monotonic() + SETTLING, server.cpu()
-        while time.monotonic() < deadline:
-            time.sleep(GLANCE)
-            after = server.cpu()
-            if after - before < IDLE * GLANCE:
-                return
-            before = after
-
-    def wake(self) -> None:
-        """It is the server's turn."""
-        if isinstance(self.server, Server):
-            self.server.wake()
-
-    def connect(self, world: World, members: int, rooms: int) -> dict[str, dict[str, Any]]:
-        """Connect and join everybody; the figures of ``connect`` and ``memory``."""
-        everybody = world.members(members, rooms)
-        first = math.ceil(members * FIRST)
-        self.load.connect(everybody[:first])
-        before, cpu = self.server.resident(), self.server.cpu()
-        connected = self.load.connect(everybody[first:], world.probe())
-        cpu, after = self.server.cpu() - cpu, self.server.resident()
-        return {
-            "connect": {
-                "members": connected.joined, "rate": connected.joined / connected.seconds,
-                **_costs(connected, cpu, connected.joined),
-            },
-            "memory": {
-                "members": connected.joined, "before": before, "after": after,
-                "bytes_each": (after - before) / connected.joined,
-            },
-        }  # fmt: skip
-
-    def warm_up(self, scenario: Scenario, seconds: float) -> None:
-        """A short run that tells how long a real one has to be; none where it would be as long as a real one."""
-        unpaced = evolve(scenario, kind="throughput", rate=None)
-        updates = scenario.step * math.ceil(WARM_UP / scenario.deliveries(scenario.step))
-        if not self.capacity or (scenario.rate is None and scenario.deliveries(updates) < self.capacity * seconds):
-            measured, _ = self._publish(unpaced, updates)
-            self.capacity = measured.deliveries / measured.seconds
-
-    def measure(self, scenario: Scenario, seconds: float) -> dict[str, Any]:
-        """The figures of one run of about so many seconds."""
-        deliveries = min(MOST_DELIVERIES, self.capacity * seconds)
-        if scenario.rate is not None:  # at which not every server can follow
-            deliveries = min(deliveries, scenario.deliveries(scenario.rate * seconds))
-        updates = scenario.step * max(1, round(deliveries / scenario.deliveries(scenario.step)))
-        measured, spent = self._publish(scenario, updates)
-        others = {name: seconds for name, seconds in spent.items() if name != "server"}
-        beside = sum(others.values()) if self.crowded else 0.0
-        rate = measured.deliveries / measured.seconds
-        if scenario.rate is None:
-            self.capacity = rate
-        figures = {
-            "updates": updates, "deliveries": measured.deliveries, "rate": rate,
-            **_costs(measured, spent["server"], measured.deliveries, beside),
-            **{f"{name}_cpu": seconds for name, seconds in others.items()},
-            **{f"{name}_us": seconds / updates * 1e6 for name, seconds in others.items()},
-            "delay": {
-                **measured.delivery.summary(),
-                "histogram": [[bound / 1000, count] for bound, count in measured.delivery.counts],
-            },
-        }  # fmt: skip
-        if scenario.kind == "stall":
-            for name, delays in (("ping", measured.ping), ("join", measured.join)):
-                figures[name] = {"count": delays.count, **delays.summary()}
-        return figures
-
-    def _publish(self, scenario: Scenario, updates: int) -> tuple[Measured, dict[str, float]]:
-        """Publish, and wait until everything has arrived; with the CPU seconds meanwhile, by who has used them."""
-        stall = scenario.kind == "stall"
-        self.load.begin(updates // scenario.rooms, ping_ms=PING_MS if stall else 0, join_ms=JOIN_MS if stall else 0)
-        before = self.server.spent()
-        self.server.publish(rooms=scenario.rooms, updates=updates, batch=scenario.batch, rate=scenario.rate)
-        measured = self.load.result(LONGEST)
-        spent = {name: seconds - before[name] for name, seconds in self.server.spent().items()}
-        self.server.hear(ANSWER)
-        return measured, spent
-
-
-def _costs(done: Connected | Measured, server_cpu: float, number: int, beside: float = 0.0) -> dict[str, Any]:
-    """``beside`` are CPU seconds that others have used of the load generator's core."""
-    share = (done.cpu + beside) / done.seconds
-    return {
-        "seconds": done.seconds, "server_cpu": server_cpu, "cost_us": server_cpu / number * 1e6,
-        "load_share": share, "load_limited": share > LIMIT,
-    }  # fmt: skip
+WORTH_A_NOTE = ("publish", "polling", "jitter")
+"""That somebody is not measured there; a notifier and a window are ours alone."""
 
 
 @define(eq=False)
 class Run:
-    """One run of everything that was chosen. ``seconds`` is what one throughput run should last, ``long`` one at a
-    fixed rate. Nothing is begun when ``deadline``, on the monotonic clock, has passed; a note says what is missing."""
+    """One run of everything that was chosen. What there is no time for is said before it would begin, and noted."""
 
     results: Results
-    world: World
+    worlds: Worlds
     cores: Cores
     repeat: int
-    seconds: float
-    long: float
-    deadline: float
+    budget: Budget
     progress: Progress
     _sites: dict[str, Site] = field(factory=dict)
     """The servers that are up, by their contenders' names."""
 
     @staticmethod
-    def steps(scenarios: Sequence[Scenario], contenders: Sequence[Contender], repeat: int) -> int:
-        """How often ``progress`` is told of something."""
-        layouts = {scenario.layout for scenario in scenarios}
-        connecting = {scenario.layout for scenario in scenarios if scenario.kind in ("connect", "memory")}
-        measured = [scenario for scenario in scenarios if scenario.kind not in ("connect", "memory")]
-        starts = len(layouts) + len(connecting) * (min(repeat, STARTS) - 1)
-        return len(contenders) * (starts + len(measured) * repeat)
+    def steps(scenarios: Sequence[Scenario], contenders: Sequence[Contender], budget: Budget, repeat: int) -> int:
+        """How often ``progress`` is told of something, where there is time for everything."""
+        steps = 0
+        for setup in dict.fromkeys(scenario.setup for scenario in scenarios):
+            shared = [scenario for scenario in scenarios if scenario.setup == setup]
+            for contender in _measurable(contenders, shared):
+                starting = [s for s in shared if s.kind in STARTING_KINDS]
+                steps += max([budget.rounds(s, repeat) for s in starting], default=1)
+                steps += sum(budget.rounds(s, repeat) for s in _of(contender, shared) if s not in starting)
+        return steps
 
     def run(self) -> None:
         """Measure everything; nothing is left running, however it ends."""
         try:
-            for layout in dict.fromkeys(scenario.layout for scenario in self.results.scenarios):
-                self._run_layout([scenario for scenario in self.results.scenarios if scenario.layout == layout])
+            for setup in dict.fromkeys(scenario.setup for scenario in self.results.scenarios):
+                self._run_setup([scenario for scenario in self.results.scenarios if scenario.setup == setup])
         finally:
             for name in list(self._sites):
                 self._close(name)
 
-    def _run_layout(self, scenarios: Sequence[Scenario]) -> None:
-        start = [scenario for scenario in scenarios if scenario.kind in ("connect", "memory")]
-        measured = [scenario for scenario in scenarios if scenario.kind not in ("connect", "memory")]
-        for number in range(min(self.repeat, STARTS) if start else 1):
-            for contender in self.results.contenders:
-                if self._in_time(contender.name, start or [scenarios[0]]):
-                    self._close(contender.name)
-                    self._open(contender, scenarios[0], start, number)
-        for scenario in measured:
-            for number in range(self.repeat):
-                for name in [contender.name for contender in self.results.contenders if contender.name in self._sites]:
-                    if self._in_time(name, [scenario]):
-                        self._measure(name, scenario, number)
+    def _run_setup(self, scenarios: Sequence[Scenario]) -> None:
+        """Run scenarios that share their sessions, as far as there is time."""
+        scenarios = self._possible(scenarios)
+        contenders = _measurable(self.results.contenders, scenarios)
+        if not contenders:
+            return
+        chosen, repeat = self.budget.affordable(contenders, scenarios, self.repeat)
+        self._say_what_is_left_out(contenders, scenarios, chosen, repeat)
+        if not chosen:
+            return
+        self._open_all(contenders, chosen, repeat)
+        for scenario in chosen:
+            if scenario.kind not in STARTING_KINDS:
+                self._measure_all(contenders, scenario, repeat)
         for name in list(self._sites):
             self._close(name)
 
-    def _in_time(self, name: str, scenarios: Sequence[Scenario]) -> bool:
-        """Whether there is time for another run; where there is not, note whose and of what."""
-        if time.monotonic() < self.deadline:
-            return True
-        what = ", ".join(scenario.name for scenario in scenarios)
-        note = f"{what}: no time was left for {name}, or not for every repetition"
-        if note not in self.results.notes:
-            self.results.notes.append(note)
-        return False
+    def _possible(self, scenarios: Sequence[Scenario]) -> list[Scenario]:
+        """Those for which there is what they need; whose lack of something is told is noted."""
+        missing = self.worlds.missing(scenarios[0].variant)
+        if missing is None and native.missing() is not None:
+            needing = [scenario for scenario in scenarios if scenario.kind in NATIVE_KINDS]
+            missing = native.missing()
+        else:
+            needing = list(scenarios) if missing else []
+        for scenario in needing:
+            self._note(f"{scenario.name} is left out: {missing}")
+        for contender in self.results.contenders:
+            for scenario in scenarios:
+                if scenario.kind in contender.lacks and scenario.kind in WORTH_A_NOTE and contender.kind != "floor":
+                    self._note(f"{contender.title} is not in {scenario.name}: {contender.lacks[scenario.kind]}")
+        return [scenario for scenario in scenarios if scenario not in needing]
 
-    def _open(self, contender: Contender, layout: Scenario, start: Sequence[Scenario], number: int) -> None:
+    def _say_what_is_left_out(
+        self, contenders: Sequence[Contender], scenarios: Sequence[Scenario], chosen: Sequence[Scenario], repeat: int
+    ) -> None:
+        """Before it would begin: what there is no time for, and what would have been needed."""
+        left = max(0.0, self.budget.left * self.budget.slowness)
+        for scenario in scenarios:
+            if scenario not in chosen:
+                needed = self.budget.whole(contenders, [scenario], 1) * self.budget.slowness
+                self._announce(f"{scenario.name} is left out: it takes about {needed:.0f} s, and {left:.0f} s are left")
+        fewer = [s.name for s in chosen if self.budget.rounds(s, repeat) < self.budget.rounds(s, self.repeat)]
+        if fewer:
+            rounds = "round" if repeat == 1 else "rounds"
+            self._announce(f"{', '.join(fewer)}: {repeat} {rounds} instead of {self.repeat}, as {left:.0f} s are left")
+
+    def _open_all(self, contenders: Sequence[Contender], scenarios: Sequence[Scenario], repeat: int) -> None:
+        """Start all servers with their sessions, more than once where that is measured."""
+        starting = [scenario for scenario in scenarios if scenario.kind in STARTING_KINDS]
+        for number in range(max([self.budget.rounds(s, repeat) for s in starting], default=1)):
+            for contender in contenders:
+                with self._in_time(contender, scenarios, self.budget.opening(contender, scenarios[0].members)) as ok:
+                    if ok:
+                        self._close(contender.name)
+                        self._open(
+                            contender, scenarios[0], [s for s in starting if s.kind not in contender.lacks], number
+                        )
+
+    def _measure_all(self, contenders: Sequence[Contender], scenario: Scenario, repeat: int) -> None:
+        """Run a scenario round after round, in each of which every server has its turn."""
+        for number in range(self.budget.rounds(scenario, repeat)):
+            for contender in contenders:
+                if contender.name not in self._sites or scenario.kind in contender.lacks:
+                    continue
+                with self._in_time(contender, [scenario], self.budget.one_run(contender, scenario)) as ok:
+                    if ok:
+                        self._measure(contender.name, scenario, number)
+
+    @contextlib.contextmanager
+    def _in_time(self, contender: Contender, scenarios: Sequence[Scenario], reckoned: float) -> Iterator[bool]:
+        """Whether there is time for another run; where there is not, note whose and of what."""
+        begun = time.monotonic()
+        if begun < self.budget.deadline:
+            yield True
+            self.budget.note(reckoned, begun)
+            return
+        what = ", ".join(scenario.name for scenario in scenarios)
+        self._announce(f"{what}: no time was left for {contender.name}, or not for every repetition")
+        yield False
+
+    def _announce(self, text: str) -> None:
+        if self._note(text):
+            self.progress.say(text)
+
+    def _note(self, text: str) -> bool:
+        """Keep this for the end; whether it is new."""
+        if text in self.results.notes:
+            return False
+        self.results.notes.append(text)
+        return True
+
+    def _open(self, contender: Contender, shared: Scenario, start: Sequence[Scenario], number: int) -> None:
         """Start a server and connect everybody, which is a sample of its own where it was asked for."""
-        what = f"{contender.name}: {layout.members:,} sessions in {layout.rooms:,} rooms"
+        what = f"{contender.name}: {shared.members:,} sessions in {shared.rooms:,} rooms"
         self.progress.begin(what)
-        if contender.most_members is not None and layout.members > contender.most_members:
+        if contender.most_members is not None and shared.members > contender.most_members:
             note = f"{contender.title} is not measured with more than {contender.most_members:,} members"
-            if note not in self.results.notes:
-                self.results.notes.append(note)
+            self._note(note)
             self.progress.end(note)
             return
         try:
-            site = self._sites[contender.name] = Site.start(contender, self.world.config, self.cores)
-            figures = site.connect(self.world, *layout.layout)
+            world = self.worlds.of(shared.variant)
+            config = self.worlds.config(shared)
+            polling = shared.variant == "polling"
+            site = self._sites[contender.name] = Site.start(contender, config, self.cores, polling=polling)
+            figures = site.connect(world, *shared.layout)
         except ChildFailed as error:
-            self._failed(contender.name, start or [layout], number, error)
+            self._failed(contender.name, start or [shared], number, error)
             return
+        self.budget.note_rate(contender, figures["connect"]["rate"])
         for scenario in start:
-            if contender.kind != "floor":  # it logs nobody in
-                self.results.samples.append(Sample(scenario.name, contender.name, number, figures[scenario.kind]))
+            self.results.samples.append(Sample(scenario.name, contender.name, number, figures[scenario.kind]))
         site.rest()
         self.progress.end(f"{what}, {figures['connect']['rate']:,.0f}/s")
 
@@ -262,24 +177,41 @@ class Run:
         site = self._sites[name]
         what = f"{scenario.name} {name} {number + 1}"
         self.progress.begin(what)
-        if site.contender.kind == "floor" and scenario.kind == "stall":  # it does nothing else meanwhile
-            self.progress.end(f"{what}: left out")
-            return
         try:
             site.wake()
-            seconds = self.seconds if scenario.rate is None else self.long
-            if number == 0:
-                site.warm_up(scenario, seconds)
-            figures = site.measure(scenario, seconds)
+            figures = self._figures(site, scenario, first=number == 0)
             site.rest()
         except ChildFailed as error:
             self._failed(name, [scenario], number, error)
             return
         self.results.samples.append(Sample(scenario.name, name, number, figures))
-        self.progress.end(f"{what}: {figures['rate']:,.0f}/s, p99 {figures['delay']['p99_ms']:.2f} ms")
+        self.progress.end(f"{what}: {_in_short(figures)}")
+
+    def _figures(self, site: Site, scenario: Scenario, *, first: bool) -> dict[str, Any]:
+        """Those of one run."""
+        world, seconds = self.worlds.of(scenario.variant), self.budget.lasts(scenario)
+        match scenario.kind:
+            case "storm":
+                return away.measure_storm(site)
+            case "jitter":
+                return away.measure_jitter(site, scenario, seconds)
+            case "stalled":
+                return away.measure_stalled(site, world, scenario)
+            case "notifier":
+                return outside.measure_notifier(site, world)
+            case "publish":
+                if first:
+                    outside.warm_up(site, world)
+                return outside.measure_publish(site, world, seconds)
+            case "polling" | "window":
+                return inside.measure_at_rate(site, scenario, seconds)
+            case _:
+                if first:
+                    inside.warm_up(site, scenario, seconds)
+                return inside.measure(site, scenario, seconds)
 
     def _failed(self, name: str, scenarios: Sequence[Scenario], number: int, error: ChildFailed) -> None:
-        """Note what went wrong; the server is not asked again in this layout."""
+        """Note what went wrong; the server is not asked again in this setup."""
         self._close(name)
         for scenario in scenarios:
             self.results.samples.append(Sample(scenario.name, name, number, {"error": str(error)}))
@@ -289,3 +221,21 @@ class Run:
         site = self._sites.pop(name, None)
         if site is not None:
             site.close()
+
+
+def _of(contender: Contender, scenarios: Sequence[Scenario]) -> list[Scenario]:
+    """The scenarios in which a contender is measured."""
+    return [scenario for scenario in scenarios if scenario.kind not in contender.lacks]
+
+
+def _measurable(contenders: Sequence[Contender], scenarios: Sequence[Scenario]) -> list[Contender]:
+    """The contenders that are measured in any of these."""
+    return [contender for contender in contenders if _of(contender, scenarios)]
+
+
+def _in_short(figures: Mapping[str, Any]) -> str:
+    """The figures that tell the most, in a few words."""
+    words = [f"{figures['rate']:,.0f}/s"]
+    words += [f"p99 {figures[name]['p99_ms']:,.2f} ms" for name in ("back", "answer", "delay") if name in figures][:1]
+    words += [f"{figures[name]:,} {name.replace('_', ' ')}" for name in ("errors", "dropped") if figures.get(name)]
+    return ", ".join(words)

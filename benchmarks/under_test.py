@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from attrs import define, field, frozen
 
@@ -21,6 +23,12 @@ class Config:
     projects: list[str]
     template: dict[str, Any]
     ping_interval: float
+    port: int
+    recovery: bool
+    limits: Literal["raised", "default"]
+    counting: bool
+    standby: bool
+    window: int
 
     @classmethod
     def load(cls, path: str | Path) -> Config:
@@ -83,6 +91,13 @@ class Updates:
         return project_id, data
 
 
+def stand_by(config: Config) -> None:
+    """Wait until connections are to be taken, where that is wanted."""
+    if config.standby:
+        say({"standing_by": True})
+        os.read(sys.stdin.fileno(), 100)  # not through the file, of which somebody else reads on
+
+
 def ready(port: int) -> None:
     """Say that connections are taken."""
     say({"port": port})
@@ -93,9 +108,33 @@ def say(answer: dict[str, Any]) -> None:
     print(json.dumps(answer), flush=True)
 
 
-def serve_commands(publish: Callable[[Publish], None]) -> None:
-    """Call ``publish`` with every command and answer when it returns; returns when there will be no more."""
+@define(eq=False)
+class Statements:
+    """Counts what SQLAlchemy is asked to say to a database, whichever thread asks."""
+
+    asked: int = 0
+    _lock: threading.Lock = field(factory=threading.Lock)
+
+    @classmethod
+    def counted(cls) -> Statements:
+        """From now on."""
+        from sqlalchemy import Engine, event  # here, as not every server asks through it
+
+        counter = cls()
+        event.listen(Engine, "before_cursor_execute", counter._count)
+        return counter
+
+    def _count(self, *_: Any) -> None:
+        with self._lock:
+            self.asked += 1
+
+
+def serve_commands(publish: Callable[[Publish], None], statements: Statements | None = None) -> None:
+    """Carry out every command and answer, ``publish`` when it returns; returns when there will be no more."""
     for line in sys.stdin:
-        command = Publish(**json.loads(line)["publish"])
-        publish(command)
-        say({"published": command.updates})
+        command = json.loads(line)
+        if "publish" in command:
+            publish(Publish(**command["publish"]))
+            say({"published": command["publish"]["updates"]})
+        else:
+            say({"statements": statements.asked if statements else 0})

@@ -22,7 +22,8 @@ from wsproto.events import AcceptConnection, CloseConnection, TextMessage
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from automoderate.protocol import Peer, Request
-from automoderate.protocol.websocket import Ending, WebSocket, accept_value
+from automoderate.protocol.handshake import accept_value
+from automoderate.protocol.websocket import WebSocket, WebSocketEnd
 
 ROUNDS = 7
 LIMIT = 1_000_000
@@ -190,9 +191,9 @@ def verdict_websockets(data: bytes) -> str:
 def verdict_ours(data: bytes) -> str:
     """What our own layer on websockets makes of it: it puts messages together and decodes text."""
     wire = WebSocket(LIMIT)
-    received = wire.receive(data)
-    if received[-1:] == [Ending.FAILED]:
-        return f"refused, {int.from_bytes(wire.data_to_send()[2:4], 'big')}"
+    received, _, _ = wire.receive(data, LIMIT)
+    if received and isinstance(end := received[-1], WebSocketEnd):
+        return f"refused, {int.from_bytes(end.answer[2:4], 'big')}"
     return f"accepted, {len(received)} messages"
 
 

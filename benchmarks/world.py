@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from flask.sessions import SecureCookieSessionInterface
 from sqlalchemy import insert
 
 from automoderate.directory.database import Database
-from automoderate.directory.tables import Project, ProjectMember, User
+from automoderate.directory.tables import ApiKey, Project, ProjectMember, User
 
 USERS = 1000
 """Sessions beyond that many are further sessions of the same users."""
@@ -47,6 +48,11 @@ def project_id(number: int) -> str:
     return f"00000000-0000-4000-8000-{number:012d}"
 
 
+def api_key(number: int) -> str:
+    """The key with which one publishes into project ``number``."""
+    return f"am_benchmarks-{number:032d}"
+
+
 @frozen
 class Member:
     """One session to be: the number of its room, its project and its Cookie header."""
@@ -58,7 +64,7 @@ class Member:
 
 @frozen
 class World:
-    """A database in ``folder`` with a project for each room, and the file that servers under test are started with."""
+    """A database with a project for each room, and the files in ``folder`` that servers under test are started with."""
 
     folder: Path
     cookies: Sequence[str]
@@ -70,21 +76,30 @@ class World:
         return self.folder / "config.json"
 
     @classmethod
-    def make(cls, folder: Path, layouts: Sequence[tuple[int, int]]) -> World:
-        """Make a world in which every layout, members and rooms, finds its members allowed."""
+    def make(cls, folder: Path, layouts: Sequence[tuple[int, int]], database_url: str | None = None) -> World:
+        """Make a world in which every layout, members and rooms, finds its members allowed.
+
+        Its database is new: an SQLite file in ``folder``, unless a URL names another one that is empty.
+        """
         projects = max((rooms for _, rooms in layouts), default=1) + 1
         world = cls(folder, [_cookie(user_id(number)) for number in range(USERS)], projects)
-        database = Database(f"sqlite:///{folder}/world.sqlite3")
+        database = Database(database_url or f"sqlite:///{folder}/world.sqlite3")
         try:
             world._fill(database, layouts)
         finally:
             database.close()
         config = {
-            "database_url": str(database.url),
+            "database_url": database_url or str(database.url),
             "secret_key": SECRET_KEY,
             "projects": [project_id(number) for number in range(projects)],
             "template": TEMPLATE,
             "ping_interval": PING_INTERVAL,
+            "port": 0,
+            "recovery": False,
+            "limits": "raised",
+            "counting": False,
+            "standby": False,
+            "window": 0,
         }
         world.config.write_text(json.dumps(config))
         return world
@@ -113,11 +128,16 @@ class World:
             {"id": f"{room}-{user}", "project_id": project_id(room), "user_id": user_id(user), "role": "member"}
             for room, user in sorted(pairs)
         ]
+        keys = [
+            {"id": f"key-{n}", "key": api_key(n), "name": "benchmarks", "project_id": project_id(n), "is_active": True}
+            for n in range(self.projects)
+        ]
         database.create_all()
         with database.begin() as connection:
             connection.execute(insert(User), users)
             connection.execute(insert(Project), projects)
             connection.execute(insert(ProjectMember), memberships)
+            connection.execute(insert(ApiKey), keys)
 
 
 def _cookie(user: str) -> str:
@@ -127,3 +147,11 @@ def _cookie(user: str) -> str:
     serializer = SecureCookieSessionInterface().get_signing_serializer(app)
     assert serializer is not None, "there is a secret key"
     return f"session={serializer.dumps({'_user_id': user, '_fresh': True})}"
+
+
+def changed(config: Path, **values: Any) -> Path:
+    """The file for a server for which some things are to be different."""
+    text = json.dumps(json.loads(config.read_text()) | values)
+    path = config.with_name(f"config-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json")
+    path.write_text(text)
+    return path

@@ -34,20 +34,26 @@ def versions() -> dict[str, str]:
     return {"cc": subprocess.run([cc, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]}
 
 
-def build(name: str) -> Path:
-    """The program made from ``name.c``, compiled unless that was done before. Raises :exc:`CannotCompile`."""
+def build(name: str, *flags: str) -> Path:
+    """What is made from ``name.c``, or from all of the folder ``name``, compiled unless that was done before.
+
+    Raises :exc:`CannotCompile`.
+    """
     cc = compiler()
     if cc is None:
         raise CannotCompile(NO_COMPILER)
-    source = Path(__file__).with_name(f"{name}.c")
-    digest = hashlib.sha256(" ".join((cc, *FLAGS)).encode() + source.read_bytes()).hexdigest()[:16]
+    place = Path(__file__).with_name(name)
+    sources = sorted(place.glob("*.c")) if place.is_dir() else [place.with_suffix(".c")]
+    command = [cc, *FLAGS, *flags]
+    read = [source.read_bytes() for source in (*sources, *place.glob("*.h"))]
+    digest = hashlib.sha256(b"\0".join([" ".join(command).encode(), *read])).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "automoderate-benchmarks"
     program = folder / f"{name}-{digest}"
     if not program.exists():
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = folder / f"{name}-{digest}.{os.getpid()}"
-        done = subprocess.run([cc, *FLAGS, "-o", unfinished, source], capture_output=True, text=True, check=False)
+        done = subprocess.run([*command, "-o", unfinished, *sources], capture_output=True, text=True, check=False)
         if done.returncode:
-            raise CannotCompile(f"{cc} cannot compile {source.name}: {' '.join(done.stderr.split())[:300]}")
+            raise CannotCompile(f"{cc} cannot compile {name}: {' '.join(done.stderr.split())[:300]}")
         unfinished.replace(program)  # at once, for runs at the same time
     return program

@@ -9,9 +9,9 @@ from typing import Any
 
 import socketio
 
-from automoderate.adapters.socketio import attach
 from automoderate.backplane.memory import MemoryBackplane
 from automoderate.core.hub import Hub, Limits
+from automoderate.integrations.socketio import attach
 from benchmarks.peers import asgi, common
 from benchmarks.under_test import Config, Updates
 
@@ -42,7 +42,8 @@ async def main() -> None:
         Updates(config, with_event_id=False),
     )
     limits = Limits(max_connections_per_minute=UNLIMITED, max_events_per_minute=UNLIMITED, recheck_interval=3600.0)
-    directory = common.open_directory(config, common.flask_app(config))
+    database = common.open_database(config)
+    directory = common.open_directory(database, common.flask_app(config))
     attachment = attach(sio, Hub(limits, random=random.random), directory=directory, backplane=MemoryBackplane())
 
     async def publish_batch(rooms: int, size: int) -> None:
@@ -54,7 +55,10 @@ async def main() -> None:
             sio.progress.clear()
             await sio.progress.wait()
 
-    await asgi.serve(socketio.ASGIApp(sio), updates, publish_batch)
+    async def publish(project_id: str, event: str, data: dict[str, Any]) -> None:
+        attachment.publish(project_id, event, data)
+
+    await asgi.serve(sio, database, updates, publish_batch, publish)
 
 
 if __name__ == "__main__":

@@ -11,36 +11,42 @@ with warnings.catch_warnings():
     # Before anything else imports what it patches.
     eventlet.monkey_patch()
 
+import json
 import os
 import sys
 import time
-from typing import Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 import eventlet.wsgi
 import socketio
 from eventlet.greenio import GreenPipe
 
 from automoderate.core.hub import Access, Error, room_name
+from automoderate.directory.database import Database
 from benchmarks.peers import common
-from benchmarks.under_test import Config, Publish, Updates, ready, serve_commands
+from benchmarks.under_test import Config, Publish, Statements, Updates, ready, serve_commands, stand_by
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication
 
 MAX_CLIENTS = 100_000
 """eventlet's WSGI server stops at 1,024 connections unless told otherwise."""
 
 
-def make_server(config: Config) -> socketio.Server:
+def make_server(config: Config, database: Database) -> socketio.Server:
     """The server with its rooms. The directory is asked where the question arises: SQLite does not wait."""
     sio = socketio.Server(async_mode="eventlet", **common.server_options(config))
-    directory = common.open_directory(config, common.flask_app(config))
+    directory = common.open_directory(database, common.flask_app(config))
     users: dict[str, str] = {}
 
     def connect(sid: str, environ: dict[str, Any]) -> None:
-        user_id = directory.identify(environ.get("HTTP_COOKIE"))
-        if user_id is None:
+        user = directory.identify(environ.get("HTTP_COOKIE"))
+        if user is None:
             sio.emit("error", Error.AUTHENTICATION_REQUIRED.payload, to=sid)
             sio.start_background_task(end, sid)
             return
-        users[sid] = user_id
+        users[sid] = user.user_id
         sio.emit("connected", common.WELCOME, to=sid)
 
     def end(sid: str) -> None:
@@ -65,7 +71,26 @@ def make_server(config: Config) -> socketio.Server:
     return sio
 
 
-def commands(sio: socketio.Server, updates: Updates) -> None:
+def publishing_app(sio: socketio.Server, database: Database) -> WSGIApplication:
+    """The publishing API; the database is asked where the question arises."""
+    publishing = common.Publishing(database)
+
+    def answer(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        body = environ["wsgi.input"].read()
+        key = environ.get("HTTP_X_API_KEY", "")
+        status, project_id = publishing.check(environ["REQUEST_METHOD"], environ["PATH_INFO"], key)
+        said = {}
+        if status is HTTPStatus.ACCEPTED:
+            event, data = publishing.event(body)
+            sio.emit(event, data, room=room_name(project_id))
+            said = {"event_id": data["event_id"]}
+        start_response(f"{status.value} {status.phrase}", [])
+        return [json.dumps(said).encode()]
+
+    return answer
+
+
+def commands(sio: socketio.Server, updates: Updates, statements: Statements | None) -> None:
     """Carry out the harness's commands until standard input ends; then leave."""
     sys.stdin = GreenPipe(0)
 
@@ -77,18 +102,22 @@ def commands(sio: socketio.Server, updates: Updates) -> None:
                 project_id, data = updates.next(command.rooms)
                 sio.emit(common.EVENT, data, room=room_name(project_id))
 
-    serve_commands(carry_out)
+    serve_commands(carry_out, statements)
     os._exit(0)  # nobody is left to say goodbye to
 
 
 def main() -> None:
     """Serve until standard input ends."""
     config = Config.load(sys.argv[-1])
-    sio = make_server(config)
-    listener = eventlet.listen(("127.0.0.1", 0), backlog=common.BACKLOG)
-    eventlet.spawn(commands, sio, Updates(config))
+    statements = Statements.counted() if config.counting else None
+    database = common.open_database(config)
+    sio = make_server(config, database)
+    app = socketio.WSGIApp(sio, publishing_app(sio, database))
+    stand_by(config)
+    listener = eventlet.listen(("127.0.0.1", config.port), backlog=common.BACKLOG)
+    eventlet.spawn(commands, sio, Updates(config), statements)
     ready(listener.getsockname()[1])
-    eventlet.wsgi.server(listener, socketio.WSGIApp(sio), max_size=MAX_CLIENTS, log_output=False)
+    eventlet.wsgi.server(listener, app, max_size=MAX_CLIENTS, log_output=False)
 
 
 if __name__ == "__main__":

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-sys.path.insert(0, str(Path(__file__).parent))
-
-from scripted_server import ScriptedServer
 
 from benchmarks import native
 from benchmarks.generator import LoadGenerator
 from benchmarks.world import Member
+from kits.scripted_server import ScriptedServer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_compiler_is_there() -> None:
+    assert native.missing() is None, f"{native.missing()}: run scripts/install-services"
 
 
 @pytest.fixture(params=["C", "C, awake", "Python"])
@@ -24,8 +23,6 @@ def language(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     name: str = request.param
     if name == "Python":
         monkeypatch.setenv("CC", "there is no such compiler")
-    elif (why := native.missing()) is not None:
-        pytest.skip(why)
     return name
 
 

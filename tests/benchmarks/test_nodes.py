@@ -15,21 +15,23 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import cluster, planning, servers, table
+from benchmarks.budget import Budget
 from benchmarks.child import ChildFailed
 from benchmarks.nodes import contenders, main, placed, scenarios
+from benchmarks.peers.contenders import sharing_redis
 from benchmarks.progress import Progress
 from benchmarks.report import Report, markdown
 from benchmarks.results import Results
-from benchmarks.run import Cores, Run, Site
+from benchmarks.run import Run
 from benchmarks.scenarios import Scenario
 from benchmarks.servers import ADAPTERS
+from benchmarks.site import Cores, Site
 from benchmarks.world import World
+from benchmarks.worlds import Worlds
+from kits import PYTHONPATH, ROOT
 
-ROOT = Path(__file__).parents[2]
 CANNED = Path(__file__).parent / "nodes.json"
-LOSSY = Path(__file__).parent / "lossy_publisher.py"
 ANYWHERE = Cores(None, None, (None, None), None)
-PATIENCE = 60.0
 
 # The run -----------------------------------------------------------------------------------------------------
 
@@ -47,8 +49,9 @@ def test_a_small_run_has_figures_of_everything(tmp_path: Path) -> None:
     assert found["command"] == ["python", "-m", "benchmarks.nodes", *words]
     layouts = {scenario["name"]: (scenario["members"], scenario["rooms"]) for scenario in found["scenarios"]}
     assert layouts == {"fanout-1x13": (13, 1), "fanout-3x4": (12, 3), "delay-1x13": (13, 1), "delay-3x4": (12, 3)}
+    others = [peer.name for peer in sharing_redis(2) if peer.missing() is None]
     assert {(s["scenario"], s["contender"]) for s in found["samples"]} == {
-        (name, contender) for name in layouts for contender in ("memory", "redis-1", "redis-2")
+        (name, contender) for name in layouts for contender in ("memory", "redis-1", "redis-2", *others)
     }
     for sample in found["samples"]:
         members, rooms = layouts[sample["scenario"]]
@@ -61,7 +64,7 @@ def test_a_small_run_has_figures_of_everything(tmp_path: Path) -> None:
             set() if sample["contender"] == "memory" else shared
         )
     assert {"redis-server", "redis"} <= set(found["contenders"][1]["versions"])
-    assert [contender["nodes"] for contender in found["contenders"]] == [0, 1, 2]
+    assert [contender["nodes"] for contender in found["contenders"]] == [0, 1, 2, *(2 for _ in others)]
     assert planning.TITLE in run.stdout
     assert "failed" not in markdown(Report.load(path))
 
@@ -74,15 +77,15 @@ def world(tmp_path: Path) -> World:
 @pytest.fixture
 def lossy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The publisher loses an update."""
-    monkeypatch.setattr(cluster, "PUBLISHER", (sys.executable, str(LOSSY)))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(cluster, "PUBLISHER", (sys.executable, "-m", "kits.lossy_publisher"))
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
 
 
 @pytest.mark.usefixtures("lossy")
 @pytest.mark.parametrize("nodes", [1, 2])
-def test_a_lost_update_is_an_error_and_no_figure(world: World, nodes: int) -> None:
+def test_a_lost_update_is_an_error_and_no_figure(tmp_path: Path, nodes: int) -> None:
     results = Results([contenders(ADAPTERS[0])[nodes]], scenarios(4, (1,)))
-    Run(results, world, ANYWHERE, 1, 0.1, 0.1, math.inf, Progress(3)).run()
+    Run(results, Worlds(tmp_path, results.scenarios), ANYWHERE, 1, Budget(0.1, 0.1, math.inf), Progress(3)).run()
     [sample] = results.samples
     assert sample.error is not None
     assert sample.error.endswith("update 2 came too early, others are missing; 1 was due")
@@ -92,7 +95,10 @@ def test_a_lost_update_is_an_error_and_no_figure(world: World, nodes: int) -> No
 
 @pytest.mark.usefixtures("lossy")
 def test_a_run_with_an_error_ends_with_status_1() -> None:
-    words = ("--adapter", "asyncio", "--members", "2", "--rooms", "1", "--repeat", "1", "--seconds", "0.1")
+    words = (
+        "--adapter", "asyncio", "--peers", "none", "--members", "2", "--rooms", "1", "--repeat", "1",
+        "--seconds", "0.1",
+    )  # fmt: skip
     run = CliRunner().invoke(main, words)
     assert run.exit_code == 1, run.output
     assert "1 was due" in run.stdout
@@ -149,6 +155,7 @@ def test_what_is_missing_is_named_with_the_fix_and_status_3(
     ("arguments", "complaint"),
     [
         (("--adapter", "tornado"), "--adapter"),
+        (("--peers", "tornado"), "no peer 'tornado': choose of uvicorn_socketio-2, node-2, all or none"),
         (("--rooms", "0"), "'0' is no list of whole numbers from 1"),
         (("--members", "5", "--rooms", "1,3"), "3 rooms need at least 6 members, one of each room on each node"),
         (("--seconds", "0"), "--seconds"),
@@ -164,7 +171,7 @@ def test_wrong_usage_is_status_2_and_a_line_that_says_what_is_right(arguments: t
 def test_a_redis_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(cluster, "_free_port", lambda: taken.getsockname()[1])
+        monkeypatch.setattr(cluster, "free_port", lambda: taken.getsockname()[1])
         with pytest.raises(ChildFailed, match=r"redis-server does not start: .*(bind|listen)"):
             cluster.Redis(None)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +16,10 @@ from benchmarks.child import ChildFailed
 from benchmarks.generator import LoadGenerator
 from benchmarks.peers.contenders import PEERS
 from benchmarks.servers import Contender, Server
-from benchmarks.world import Member, World, project_id
+from benchmarks.world import TEMPLATE, Member, World, api_key, project_id
+from kits import PATIENCE
 
 MEMBERS, ROOMS = 5, 2
-PATIENCE = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +27,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World.make(tmp_path_factory.mktemp("world"), [(MEMBERS, ROOMS)])
 
 
-IN_PYTHON = [contender for contender in PEERS if contender.name != "node"]
-"""Node's server has packages of its own, which only the benchmarks install."""
-
-
-@pytest.fixture(scope="module", params=IN_PYTHON, ids=lambda contender: contender.name)
+@pytest.fixture(scope="module", params=PEERS, ids=lambda contender: contender.name)
 def peer(request: pytest.FixtureRequest, world: World) -> Iterator[Server]:
     contender: Contender = request.param
     assert contender.missing() is None
@@ -45,14 +44,22 @@ def load(peer: Server) -> Iterator[LoadGenerator]:
 
 
 def test_delivers_to_whoever_joined(peer: Server, world: World, load: LoadGenerator) -> None:
-    connected = load.connect(world.members(MEMBERS, ROOMS), None)
-    assert connected.joined == MEMBERS
-    for rate, batch in ((None, 1), (None, 4), (200.0, 1)):
-        load.begin(4)
-        peer.publish(rooms=ROOMS, updates=4 * ROOMS, batch=batch, rate=rate)
-        measured = load.result(PATIENCE)
-        assert measured.deliveries == 4 * MEMBERS
-        assert peer.hear(PATIENCE) == {"published": 4 * ROOMS}
+    loads = [load]
+    if "polling" not in peer.contender.lacks:
+        loads.append(LoadGenerator(peer.ports, None, polling=True))
+    try:
+        for each in loads:
+            assert each.connect(world.members(MEMBERS, ROOMS), None).joined == MEMBERS
+        for rate, batch in ((None, 1), (None, 4), (200.0, 1)):
+            for each in loads:
+                each.begin(4)
+            peer.publish(rooms=ROOMS, updates=4 * ROOMS, batch=batch, rate=rate)
+            for each in loads:
+                assert each.result(PATIENCE).deliveries == 4 * MEMBERS
+            assert peer.hear(PATIENCE) == {"published": 4 * ROOMS}
+    finally:
+        for each in loads[1:]:
+            each.close()
 
 
 STRANGERS = {
@@ -69,6 +76,25 @@ def test_refuses_a_stranger(world: World, load: LoadGenerator, who: str) -> None
     cookie = stranger.cookie or world.cookies[-1]
     with pytest.raises(ChildFailed, match=message):
         load.connect([Member(stranger.room, stranger.project_id, cookie)], None)
+
+
+def test_publishes_with_the_key_of_the_project(peer: Server, world: World, load: LoadGenerator) -> None:
+    load.connect(world.members(1, 1))
+    load.begin(1)
+    assert post(peer, 0, "no such key") == 401
+    assert post(peer, 1, api_key(0)) == 403
+    assert post(peer, 0, api_key(0)) == 202
+    assert load.result(PATIENCE).deliveries == 1
+
+
+def post(peer: Server, project: int, key: str) -> int:
+    """Publish an update to a project; the status of the answer."""
+    data = {"project_id": project_id(project), "meta_data": {"seq": 0, "sent": time.monotonic_ns()}}
+    connection = http.client.HTTPConnection("127.0.0.1", peer.ports[0], timeout=PATIENCE)
+    body = json.dumps({"event": "moderation_update", "data": TEMPLATE | data})
+    with contextlib.closing(connection):
+        connection.request("POST", f"/api/projects/{project_id(project)}/events", body, {"X-API-Key": key})
+        return connection.getresponse().status
 
 
 def test_ends_with_its_input(peer: Server, world: World) -> None:
@@ -88,6 +114,7 @@ def test_without_its_packages_node_is_missing_in_one_line(monkeypatch: pytest.Mo
     from benchmarks.peers import contenders
 
     monkeypatch.setattr(contenders, "FOLDER", tmp_path)
-    said = contenders.node_missing()
-    assert said is not None
-    assert len(said.splitlines()) == 1
+    monkeypatch.setattr(contenders, "BUN", tmp_path / "bun")
+    for said in (contenders.node_missing(("socket.io",)), contenders.bun_missing()):
+        assert said is not None
+        assert len(said.splitlines()) == 1
