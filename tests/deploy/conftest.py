@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "clients"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "redis"))
-
-from client_kit import LIBRARIES, TRANSPORTS, RealClient
-from deploy_kit import Cluster
-from live_server import LiveServer
-from redis_kit import RedisServer
-
 from automoderate.directory.database import Database
+from kits.cluster import Cluster
+from kits.live_server import LiveServer
+from kits.postgresql_server import PostgreSQL
+from kits.processes import Process
+from kits.real_clients import Clients
+from kits.redis_server import RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -29,11 +24,27 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 
 @pytest.fixture(scope="session")
-def world(postgresql: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+def world(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """Users, a project, an API key and cookies, in a PostgreSQL database that all nodes share."""
     world = LiveServer(tmp_path_factory.mktemp("world"), Database(postgresql.url(postgresql.create_with_tables())))
     yield world
     world.close()
+
+
+@pytest.fixture
+def new_process(tmp_path: Path, world: LiveServer) -> Iterator[Callable[..., Process]]:
+    """Makes servers over that database, to be started by the test, perhaps by another command; afterwards they end."""
+    made: list[Process] = []
+
+    def new_process(started_by: Sequence[str] = (), **settings: str) -> Process:
+        process = Process(tmp_path / "log", database_url=str(world.database), **settings)
+        process.started_by = [*started_by]
+        made.append(process)
+        return process
+
+    yield new_process
+    for process in made:
+        process.close()
 
 
 @pytest.fixture(scope="session")
@@ -50,14 +61,7 @@ def cluster(
 
 
 @pytest.fixture
-def client() -> Iterator[Callable[..., RealClient]]:
-    """Make a client: transports, URL and cookie. It has not been told to connect yet."""
-    made: list[RealClient] = []
-
-    def make(transports: str, url: str, cookie: str, library: str = "python-async") -> RealClient:
-        made.append(LIBRARIES[library](url, cookie, TRANSPORTS[transports]))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
+def client() -> Iterator[Clients]:
+    """Makes clients of any library; afterwards they leave."""
+    with Clients() as clients:
+        yield clients

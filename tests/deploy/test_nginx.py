@@ -8,29 +8,24 @@ from typing import Any
 
 import pytest
 import requests
-from client_kit import TRANSPORTS, RealClient
-from deploy_kit import Cluster
-from live_server import until
 
-NewClient = Callable[..., RealClient]
+from kits import PATIENCE, until
+from kits.cluster import Cluster
+from kits.real_clients import TRANSPORTS, Clients, RealClient
 
 
 @pytest.fixture
-def connect(client: NewClient, cluster: Cluster) -> Callable[..., RealClient]:
+def connect(client: Clients, cluster: Cluster) -> Callable[..., RealClient]:
     """Connect through nginx as alice, and wait until the client is where it is going to stay."""
 
     def begin(transports: str, library: str = "python-async") -> RealClient:
-        made = client(transports, cluster.nginx.url, cluster.world.cookie("alice"), library)
-        made.connect()
-        made.wait("ready")
-        made.wait("connected")
-        return made
+        return client(cluster.nginx.url, cluster.world.cookie("alice"), transports, library).welcomed()
 
     return begin
 
 
 def numbers(client: RealClient) -> list[int]:
-    return [data["n"] for event, data in list(client.events) if event == "stats_update"]
+    return [data["n"] for data in client.all("stats_update")]
 
 
 def newest(client: RealClient) -> str:
@@ -49,7 +44,6 @@ def test_every_transport_works_through_nginx(
     cluster: Cluster, connect: Callable[..., RealClient], transports: str, library: str
 ) -> None:
     watching = connect(transports, library)
-    assert watching.wait("ready") == TRANSPORTS[transports][-1]
     assert watching.call("join_project", {"project_id": cluster.world.project})["project_id"] == cluster.world.project
     for number, through in enumerate(("a", "b", ""), 1):
         cluster.publish(number, through)
@@ -62,19 +56,19 @@ def handshake(cluster: Cluster, address: str) -> list[Any]:
     url = f"{cluster.nginx.url}/socket.io/?EIO=4&transport=polling"
     with requests.Session() as http:
         http.headers.update({"X-Forwarded-For": address, "Cookie": cluster.world.cookie("alice")})
-        sid = json.loads(http.get(url, timeout=30).text[1:])["sid"]
-        assert http.post(f"{url}&sid={sid}", "40", timeout=30).text == "ok"
+        sid = json.loads(http.get(url, timeout=PATIENCE).text[1:])["sid"]
+        assert http.post(f"{url}&sid={sid}", "40", timeout=PATIENCE).text == "ok"
         said: list[Any] = []
         while not said:
-            packets = http.get(f"{url}&sid={sid}", timeout=30).text.split("\x1e")
+            packets = http.get(f"{url}&sid={sid}", timeout=PATIENCE).text.split("\x1e")
             said = [json.loads(packet[2:]) for packet in packets if packet.startswith("42")]
-        http.post(f"{url}&sid={sid}", "1", timeout=30)
+        http.post(f"{url}&sid={sid}", "1", timeout=PATIENCE)
     return said[0]  # type: ignore[no-any-return]
 
 
 def test_clients_are_counted_by_their_own_address(cluster: Cluster) -> None:
     """nginx is the one peer of all of them."""
-    allowed = 2 * int(cluster.nodes["a"].settings["max_connections_per_minute"])
+    allowed = 2 * int(cluster.nodes["a"].environment["AUTOMODERATE_MAX_CONNECTIONS_PER_MINUTE"])
     answers = [handshake(cluster, "203.0.113.1")]
     while answers[-1][0] == "connected" and len(answers) <= allowed:
         answers.append(handshake(cluster, "203.0.113.1"))
@@ -85,9 +79,9 @@ def test_clients_are_counted_by_their_own_address(cluster: Cluster) -> None:
 def test_a_request_without_nginx_in_between_is_told_where_it_belongs(cluster: Cluster) -> None:
     path = "/socket.io/?EIO=4&transport=polling"
     at = {name: f"http://127.0.0.1:{node.port}{path}" for name, node in cluster.nodes.items()}
-    sid = json.loads(requests.get(at["a"], timeout=30).text[1:])["sid"]
+    sid = json.loads(requests.get(at["a"], timeout=PATIENCE).text[1:])["sid"]
     before = cluster.metrics("b")["misrouted_requests_total"]
-    answer = requests.get(f"{at['b']}&sid={sid}", timeout=30)
+    answer = requests.get(f"{at['b']}&sid={sid}", timeout=PATIENCE)
     assert answer.status_code == 400
     detail = "this is a session of node a, and this is node b"
     assert answer.json() == {"code": 1, "message": "Session ID unknown", "detail": detail}

@@ -5,13 +5,18 @@ from __future__ import annotations
 import configparser
 import re
 import shlex
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from deploy_kit import DEPLOY, ROOT
 
+from automoderate._listening import BACKLOG, SOCKET_MODE
 from automoderate.settings import OPTIONS, load
+from kits import PATIENCE, ROOT
+from kits.cluster import DEPLOY
 
 UNITS = ["automoderate.service", "automoderate@.service"]
 
@@ -33,6 +38,27 @@ def flags(words: list[str]) -> dict[str, str]:
     return {
         name.removeprefix("--").replace("-", "_"): value for name, value in zip(words[::2], words[1::2], strict=True)
     }
+
+
+@pytest.mark.parametrize("names", [["automoderate.service", "automoderate.socket"], ["automoderate@6217.service"]])
+def test_systemd_has_nothing_to_say_against_the_units(names: list[str], tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    assert analyze is not None, "no systemd-analyze: run scripts/install-services"
+    for name in names:
+        text = (DEPLOY / name.replace("6217", "")).read_text("utf-8")
+        # A program that is on this machine; whether ours is installed there is not the question.
+        (tmp_path / name).write_text(text.replace("/opt/automoderate/bin/automoderate", "/bin/true"))
+    done = subprocess.run(
+        [analyze, "verify", "--man=no", *(f"./{name}" for name in names)], cwd=tmp_path, capture_output=True, text=True,
+        timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_socket_is_where_the_server_would_listen() -> None:
+    section = unit("automoderate.socket")["Socket"]
+    assert section["ListenStream"] == f"{OPTIONS['host'].default[0]}:{OPTIONS['port'].default}"
+    assert (int(section["SocketMode"], 8), int(section["Backlog"])) == (SOCKET_MODE, BACKLOG)
 
 
 @pytest.mark.parametrize("name", UNITS)

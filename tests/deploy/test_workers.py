@@ -7,16 +7,22 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
-from client_kit import RealClient
-from deploy_kit import ROOT, Process, environment
-from live_server import PASSWORD, PATIENCE, LiveServer, until
-from redis_kit import RedisServer
-from watch_kit import NoWebSocket, Terminal, terminals
+
+from automoderate.directory.database import Database
+from kits import PATIENCE, ROOT, until
+from kits.adapters import Peerside
+from kits.authority import Authority, names_of
+from kits.cables import NoWebSocket
+from kits.live_server import PASSWORD, LiveServer
+from kits.processes import Process, environment
+from kits.real_clients import Clients
+from kits.redis_server import RedisServer
+from kits.terminals import Terminal, terminals
 
 WORKERS = 3
 
@@ -47,12 +53,12 @@ def gone(pid: int) -> bool:
 
 
 def test_clients_on_all_workers_see_the_same_and_return_after_one_was_killed(
-    server: Process, world: LiveServer, client: Callable[..., RealClient]
+    server: Process, world: LiveServer, client: Clients
 ) -> None:
     before = workers(server)
     assert len(before) == WORKERS
     url = f"http://127.0.0.1:{server.port}"
-    watching = [client("websocket", url, world.cookie("alice")) for _ in range(8)]
+    watching = [client(url, world.cookie("alice")) for _ in range(8)]
     world.port = server.port
     for each in watching:
         each.connect()
@@ -65,7 +71,7 @@ def test_clients_on_all_workers_see_the_same_and_return_after_one_was_killed(
     until(lambda: len(workers(server)) == WORKERS and before[0] not in workers(server), "it is started again")
     assert f"(process {before[0]}) was ended by SIGKILL; it is started again in" in server.log
     until(lambda: server.log.count("listening on") == WORKERS + 1, "it listens")
-    assert requests.get(f"{url}/health", timeout=30).status_code == 200
+    assert requests.get(f"{url}/health", timeout=PATIENCE).status_code == 200
     alone = [each for each in watching if any(event == "disconnect" for event, _ in each.events)]
     for each in alone:
         each.wait("connected", 2)
@@ -112,7 +118,7 @@ def test_nobody_watches_workers_through_a_proxy_that_lets_no_websocket_through(
 
 
 def test_polling_is_refused_with_the_way_out(server: Process) -> None:
-    answer = requests.get(f"http://127.0.0.1:{server.port}/socket.io/?EIO=4&transport=polling", timeout=30)
+    answer = requests.get(f"http://127.0.0.1:{server.port}/socket.io/?EIO=4&transport=polling", timeout=PATIENCE)
     assert answer.status_code == 400
     assert answer.json()["detail"] == "only WebSocket is served here: set transports to websocket in the client"
 
@@ -140,6 +146,31 @@ def test_what_keeps_a_worker_from_starting_is_said_once(settings: dict[str, str]
     assert "--redis-url" in said
 
 
+def test_each_line_of_workers_may_be_an_object_with_their_number(tmp_path: Path, settings: dict[str, str]) -> None:
+    file = tmp_path / "workers.sqlite3"
+    settings["database_url"] = f"sqlite:///{file}"
+    database = Database(settings["database_url"])
+    database.create_all()
+    database.close()
+    server = Process(tmp_path / "log", **settings, log_format="json")
+    try:
+        server.start(WORKERS)
+        (first, *_) = workers(server)
+        away = file.rename(tmp_path / "away")
+        os.kill(first, signal.SIGKILL)
+        until(lambda: "cannot_start" in server.log)
+        away.rename(file)
+        assert server.stop() == 0
+    finally:
+        server.close()
+    lines = [json.loads(line) for line in server.log.splitlines()]
+    assert {line["worker"] for line in lines if line["event"] == "listening"} == set(range(1, WORKERS + 1))
+    (ended,) = (line for line in lines if line["event"] == "worker_ended" and "SIGKILL" in line["reason"])
+    refused = next(line for line in lines if line["event"] == "cannot_start")
+    assert refused["worker"] == ended["worker"]
+    assert refused["level"] == "critical"
+
+
 def test_workers_without_anything_to_share_updates_through_are_refused() -> None:
     fix = "several processes share updates through Redis; set --redis-url, or run one"
     assert refused(workers="2") == (2, f"Error: workers 2 (from AUTOMODERATE_WORKERS): {fix}")
@@ -153,3 +184,40 @@ def refused(**settings: str) -> tuple[int, str]:
     )  # fmt: skip
     (line,) = (line for line in result.stderr.splitlines() if line.startswith("Error: "))
     return result.returncode, line
+
+
+def test_a_worker_that_is_told_to_leave_takes_leave_of_its_clients(
+    server: Process, world: LiveServer, client: Clients
+) -> None:
+    url = f"http://127.0.0.1:{server.port}"
+    watching = [client(url, world.cookie("alice")) for _ in range(4)]
+    for each in watching:
+        each.connect()
+        each.wait("connected")
+    for pid in workers(server):
+        os.kill(pid, signal.SIGTERM)
+    for each in watching:
+        each.wait("connected", 2)
+    assert "was ended by SIGTERM" not in server.log
+    assert server.log.count("ended with status 0") == WORKERS
+
+
+def test_all_workers_read_a_renewed_certificate(tmp_path: Path, settings: dict[str, str]) -> None:
+    authority = Authority.make(tmp_path)
+    files = {"ssl_certfile": str(authority.certfile), "ssl_keyfile": str(authority.keyfile)}
+    server = Process(tmp_path / "log", **settings, **files)
+    try:
+        server.start(WORKERS)
+        authority.issue("localhost", "renewed.test")
+        os.kill(server.pid, signal.SIGHUP)
+        until(lambda: server.log.count("read the certificate") == WORKERS)
+        for _ in range(2 * WORKERS):  # whichever the kernel chooses
+            with authority.secure(Peerside.connect(("127.0.0.1", server.port))) as client:
+                assert "renewed.test" in names_of(client)
+    finally:
+        server.close()
+
+
+def test_without_a_certificate_a_hangup_stops_them_in_order(server: Process) -> None:
+    os.kill(server.pid, signal.SIGHUP)
+    assert server.wait() == 0
