@@ -1,6 +1,6 @@
 """A moderation pipeline on asyncio or trio that tells dashboards what it decides.
 
-URL=… API_KEY=… PROJECT=… python examples/async_pipeline.py [asyncio|trio]
+URL=… API_KEY=… PROJECT=… python3 examples/async_pipeline.py [asyncio|trio]
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ async def moderate(notifier: AsyncWebSocketNotifier, number: int, text: str) -> 
     decision = "rejected" if "spam" in text else "approved"
     results = [{"moderator_type": "rule", "rule_name": "Spam"}]
     if not await notifier.send_update_async(content, decision, results, anyio.current_time() - started):
-        print(f"nobody was told of {content['id']}")
+        print(f"no dashboard was told of {content['id']}")
 
 
 async def main() -> None:

@@ -1,6 +1,6 @@
 """Live updates inside an asyncio program: the server is one of its tasks, and cancelled with the others.
 
-SECRET_KEY=… DATABASE_URL=… python examples/asyncio_program.py PROJECT_ID [PORT]
+SECRET_KEY=… DATABASE_URL=… python3 examples/asyncio_program.py PROJECT_ID [PORT]
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import signal
 import sys
 
 from automoderate import app
-from automoderate.adapters import Handle
 from automoderate.adapters.asyncio import serve
+from automoderate.adapters.runtime import Handle
 from automoderate.realtime import Realtime
 from automoderate.settings import Settings
 
@@ -34,13 +34,11 @@ async def main(project_id: str, port: int) -> None:
 
     def ready(handle: Handle) -> None:
         assembly.realtime.bind(assembly.server, handle)
-        print(f"Serving on http://{settings.host}:{handle.addresses[0][1]}", flush=True)
+        print("Serving on http://{}:{}".format(*handle.addresses[0]), flush=True)
 
     try:
         async with asyncio.TaskGroup() as group:
-            serving = serve(
-                assembly.server, host=settings.host, port=settings.port, app=assembly.application, on_ready=ready
-            )
+            serving = serve(assembly.server, assembly.options, on_ready=ready)
             tasks = [group.create_task(serving), group.create_task(count(assembly.realtime, project_id))]
             await stop.wait()
             for task in tasks:

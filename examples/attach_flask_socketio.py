@@ -1,7 +1,7 @@
 """AutoModerate's rooms on the server of a Flask-SocketIO application, with Flask-Login's sessions.
 
     pip install Flask-SocketIO simple-websocket
-    PASSWORD=secret python examples/attach_flask_socketio.py 6217
+    PASSWORD=secret python3 examples/attach_flask_socketio.py 6217
 
 The application has AutoModerate's tables, so its directory is one line: who is who comes from Flask's session cookie,
 who may see what from the database, here a temporary one with alice and her project. ``POST /login`` with
@@ -24,13 +24,13 @@ from flask_login import LoginManager, UserMixin, current_user, login_user, logou
 from flask_socketio import SocketIO
 from werkzeug.serving import make_server
 
-from automoderate.adapters.socketio import attach
 from automoderate.backplane.memory import MemoryBackplane
 from automoderate.core.hub import Access, Hub
 from automoderate.directory import accounts
 from automoderate.directory.access import SQLDirectory
 from automoderate.directory.database import Database
 from automoderate.directory.sessions import SessionReader
+from automoderate.integrations.socketio import attach
 
 
 class User(UserMixin):  # type: ignore[misc]  # Flask-Login has no types

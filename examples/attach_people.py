@@ -14,7 +14,7 @@ from http.cookies import CookieError, SimpleCookie
 from itsdangerous import BadSignature, TimestampSigner
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from automoderate.core.hub import Access
+from automoderate.core.hub import Access, Identity
 
 MAX_AGE = 86_400
 """Seconds for which somebody stays logged in."""
@@ -34,14 +34,14 @@ class People:
             return None
         return self._signer.sign(username).decode()
 
-    def identify(self, cookie: str | None) -> str | None:
+    def identify(self, cookie: str | None) -> Identity | None:
         """Whose ``Cookie`` header it is."""
         try:
             session = SimpleCookie(cookie or "").get("session")
             user = self._signer.unsign(session.value, MAX_AGE).decode() if session else None
         except (CookieError, BadSignature):
             return None
-        return user if user in self.passwords else None
+        return Identity(user, username=user) if user in self.passwords else None
 
     def check_access(self, user_id: str, project_id: str) -> Access:
         """Whether the user may watch the project."""

@@ -1,9 +1,9 @@
 """AutoModerate's rooms on the ``socketio.AsyncServer`` of a Starlette application, under uvicorn.
 
     pip install uvicorn starlette websockets
-    PASSWORD=secret python examples/attach_starlette.py 6217
+    PASSWORD=secret python3 examples/attach_starlette.py 6217
 
-``POST /login`` with ``{"username": "alice", "password": "secret"}`` sets the session cookie; whoever is logged in
+``POST /login`` with ``{"username": "alice", "password": "secret"}`` sets the session cookie; a user who is logged in
 joins ``forum`` over Socket.IO and sees what ``POST /updates/forum`` publishes. FastAPI goes the same way.
 """
 
@@ -24,9 +24,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from automoderate.adapters.socketio import attach
 from automoderate.backplane.memory import MemoryBackplane
 from automoderate.core.hub import Access, Hub
+from automoderate.integrations.socketio import attach
 
 people = People(os.environ.get("PASSWORD", "secret"))
 sio = socketio.AsyncServer(async_mode="asgi")
@@ -45,7 +45,7 @@ async def log_in(request: Request) -> Response:
 
 async def publish(request: Request) -> Response:
     user, project_id = people.identify(request.headers.get("cookie")), request.path_params["project_id"]
-    if user is None or people.check_access(user, project_id) is not Access.GRANTED:
+    if user is None or people.check_access(user.user_id, project_id) is not Access.GRANTED:
         return Response(status_code=403)
     published = attachment.publish(project_id, "moderation_update", await request.json())
     return JSONResponse({"event_id": published.result()}, status_code=202)  # done already

@@ -1,9 +1,9 @@
 """AutoModerate's rooms on a ``socketio.Server`` with threads, under Werkzeug's server.
 
     pip install simple-websocket
-    PASSWORD=secret python examples/attach_threads.py 6217
+    PASSWORD=secret python3 examples/attach_threads.py 6217
 
-``POST /login`` with ``{"username": "alice", "password": "secret"}`` sets the session cookie; whoever is logged in
+``POST /login`` with ``{"username": "alice", "password": "secret"}`` sets the session cookie; a user who is logged in
 joins ``forum`` over Socket.IO and sees what ``POST /updates/forum`` publishes. With eventlet or gevent it is the same
 ``attach``: only the server below, and ``async_mode``, are theirs.
 """
@@ -20,9 +20,9 @@ from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.serving import make_server
 
-from automoderate.adapters.socketio import attach
 from automoderate.backplane.memory import MemoryBackplane
 from automoderate.core.hub import Access, Hub
+from automoderate.integrations.socketio import attach
 
 people = People(os.environ.get("PASSWORD", "secret"))
 sio = socketio.Server(async_mode="threading")
@@ -43,7 +43,7 @@ def log_in() -> ResponseReturnValue:
 @app.post("/updates/<project_id>")
 def publish(project_id: str) -> ResponseReturnValue:
     user = people.identify(request.headers.get("Cookie"))
-    if user is None or people.check_access(user, project_id) is not Access.GRANTED:
+    if user is None or people.check_access(user.user_id, project_id) is not Access.GRANTED:
         return "", 403
     published = attachment.publish(project_id, "moderation_update", request.json)
     return jsonify(event_id=published.result()), 202

@@ -1,22 +1,60 @@
+import asyncio
 import os
 
 import socketio
 
-client = socketio.Client()
-newest: str | None = None
+client = socketio.AsyncClient()
+newest: str | None = None  # where to go on after a lost connection
+
+
+async def join() -> None:
+    await client.emit("join_project", {"project_id": os.environ["PROJECT"], "last_event_id": newest})
 
 
 @client.event
-def connected(message: object) -> None:
-    client.emit("join_project", {"project_id": os.environ["PROJECT"], "last_event_id": newest})
+async def connected(message: object) -> None:
+    await join()
 
 
-@client.on("*")
-def anything(event: str, data: dict[str, str]) -> None:
+@client.event
+async def joined_project(joined: dict[str, str | bool]) -> None:
     global newest
-    newest = data.get("event_id") or data.get("last_event_id") or newest
-    print(event, data.get("status"), data.get("content_preview"), flush=True)
+    newest = str(joined["last_event_id"])
+    print("live in", joined["room"], "(some updates were missed)" if joined.get("recovered") is False else "")
 
 
-client.connect(os.environ["URL"], headers={"Cookie": os.environ["COOKIE"]}, transports=["websocket"])
-client.wait()
+@client.event
+async def moderation_update(update: dict[str, str]) -> None:
+    global newest
+    newest = update["event_id"]
+    print(update["status"], update.get("content_preview"))
+
+
+@client.event
+async def error(error: dict[str, str]) -> None:
+    print("error:", error["message"])
+    if error["code"] in ("timeout", "server_error"):
+        await client.sleep(3)
+        await join()
+
+
+@client.event
+async def connect_error(why: object) -> None:
+    print("cannot connect:", why)
+
+
+@client.event
+async def disconnect(reason: str) -> None:
+    print("disconnected:", reason)
+
+
+def headers() -> dict[str, str]:  # a function, as the library uses a plain dict up with the first connection
+    return {"Cookie": os.environ["COOKIE"]}
+
+
+async def main() -> None:
+    await client.connect(os.environ["URL"], headers=headers, transports=["websocket"], retry=True)
+    await client.wait()
+
+
+asyncio.run(main())

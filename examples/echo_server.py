@@ -1,10 +1,11 @@
 """An echo server on AutoModerate's protocol package: another application than moderation, in one file.
 
 It answers what the official protocol test suites of Engine.IO and Socket.IO expect of a server. A *driver* is all it
-takes: the protocol turns bytes into events, the driver decides what they mean, an adapter moves the bytes.
+takes: the protocol turns bytes into events, the driver decides what they mean, an adapter moves the bytes. The base
+class ``Layer`` is a driver but for that decision.
 
-    python examples/echo_server.py --port 3000
-    python examples/echo_server.py --port 3000 --engine-only
+    python3 examples/echo_server.py --port 3000
+    python3 examples/echo_server.py --port 3000 --engine-only
 """
 
 from __future__ import annotations
@@ -13,22 +14,23 @@ import argparse
 import logging
 import secrets
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from automoderate import adapters
-from automoderate.protocol import Client, Config, Connection, EngineServer, SocketServer
+from automoderate.adapters.runtime import Handle, Options
+from automoderate.protocol import Client, Config, Driver, EngineIOServer, Layer, SocketIOServer
 from automoderate.protocol.events import (
     AppRequestEnd,
     ClientConnecting,
     ClientDisconnected,
-    EngineEvent,
+    EngineIOEvent,
     EventReceived,
     MessageReceived,
-    SocketEvent,
+    SocketIOEvent,
 )
-from automoderate.protocol.outputs import Output, Peer, Transport
+from automoderate.protocol.timers import earliest
 
 NAMESPACES = ("/", "/custom")
 GREETING_DELAY = 0.01
@@ -36,101 +38,30 @@ GREETING_DELAY = 0.01
 two may not arrive together."""
 
 
-class Echo(ABC):
-    """The part both servers share: hand every input to the protocol, then react to the events it produced."""
-
-    def __init__(self, protocol: EngineServer | SocketServer) -> None:
-        self.protocol = protocol
-
-    @abstractmethod
-    def react(self, now: float) -> None:
-        """Handle the events of the last input; the applications below differ in nothing else."""
-
-    def connect(self, transport: Transport, peer: Peer, now: float) -> Connection:
-        return self.protocol.connect(transport, peer, now)
-
-    def receive_data(self, connection: Connection, data: bytes, now: float) -> None:
-        self.protocol.receive_data(connection, data, now)
-        self.react(now)
-
-    def receive_eof(self, connection: Connection, now: float) -> None:
-        self.protocol.receive_eof(connection, now)
-        self.react(now)
-
-    def connection_lost(self, connection: Connection, now: float) -> None:
-        self.protocol.connection_lost(connection, now)
-        self.react(now)
-
-    def respond(
-        self, connection: Connection, status: int, reason: str, headers: Sequence[tuple[str, str]], now: float
-    ) -> None:
-        self.protocol.respond(connection, status, reason, headers, now)
-
-    def respond_body(self, connection: Connection, data: bytes, now: float) -> None:
-        self.protocol.respond_body(connection, data, now)
-
-    def respond_end(self, connection: Connection, now: float) -> None:
-        self.protocol.respond_end(connection, now)
-        self.react(now)
-
-    def job_done(self, ticket: int, result: object | BaseException, now: float) -> None:  # noqa: B027 - none is started
-        """Nothing here takes long enough to need a worker thread."""
-
-    def tick(self, now: float) -> None:
-        self.protocol.tick(now)
-        self.react(now)
-
-    def next_deadline(self) -> float | None:
-        return self.protocol.next_deadline()
-
-    def outputs(self) -> list[Output]:
-        return self.protocol.outputs()
-
-    def drain(self, now: float) -> None:
-        self.protocol.drain(now)
-        self.react(now)
-
-    def drained(self) -> bool:
-        return self.protocol.drained()
-
-    def not_found(self, request: AppRequestEnd, now: float) -> None:
-        """There is nothing to see on other paths."""
-        self.protocol.respond(request.connection, 404, "Not Found", [("Content-Length", "0")], now)
-        self.protocol.respond_end(request.connection, now)
-
-
-class EngineEcho(Echo):
+class EngineEcho(Layer[EngineIOEvent]):
     """Plain Engine.IO: every message goes back as it came."""
 
-    protocol: EngineServer
+    def __init__(self, config: Config) -> None:
+        self.protocol = EngineIOServer(config, new_id=new_id)
+        super().__init__(self.protocol)
 
-    def react(self, now: float) -> None:
-        while (event := self.protocol.next_event()) is not None:
-            self.handle(event, now)
-
-    def handle(self, event: EngineEvent, now: float) -> None:
+    def on_event(self, event: EngineIOEvent, now: float) -> None:
         if isinstance(event, MessageReceived):
             self.protocol.send(event.session, event.data, now)
         elif isinstance(event, AppRequestEnd):
-            self.not_found(event, now)
+            not_found(self, event, now)
 
 
-class SocketEcho(Echo):
+class SocketEcho(Layer[SocketIOEvent]):
     """Socket.IO: ``message`` comes back as ``message-back``, ``message-with-ack`` as its acknowledgement."""
 
-    protocol: SocketServer
-
-    def __init__(self, protocol: SocketServer) -> None:
-        super().__init__(protocol)
+    def __init__(self, config: Config) -> None:
+        self.protocol = SocketIOServer(config, new_id=new_id)
+        super().__init__(self.protocol)
         self.greetings: dict[Client, tuple[float, Any]] = {}
+        """When each new client is to be sent ``auth``, and what it connected with; the oldest is due first."""
 
-    def react(self, now: float) -> None:
-        while (event := self.protocol.next_event()) is not None:
-            self.handle(event, now)
-        for client in [client for client, (due, _) in self.greetings.items() if due <= now]:
-            self.greet(client, now)
-
-    def handle(self, event: SocketEvent, now: float) -> None:
+    def on_event(self, event: SocketIOEvent, now: float) -> None:
         if isinstance(event, ClientConnecting):
             self.connecting(event.client, event.auth, now)
         elif isinstance(event, ClientDisconnected):
@@ -139,12 +70,12 @@ class SocketEcho(Echo):
             self.greet(event.client, now)
             self.echo(event, now)
         elif isinstance(event, AppRequestEnd):
-            self.not_found(event, now)
+            not_found(self, event, now)
 
     def connecting(self, client: Client, auth: Any, now: float) -> None:
         if client.namespace in NAMESPACES:
             self.protocol.accept(client, now)
-            self.greetings[client] = (now + GREETING_DELAY, {} if auth is None else auth)
+            self.greetings[client] = (now + GREETING_DELAY, auth)
         else:
             self.protocol.refuse(client, "Invalid namespace", None, now)
 
@@ -152,19 +83,34 @@ class SocketEcho(Echo):
         """Show the client what it connected with; once."""
         if client in self.greetings:
             _, auth = self.greetings.pop(client)
-            self.protocol.emit(client, "auth", auth, now=now)
+            with suppress(ValueError):  # an infinite number, such as a client may write as 1e999
+                self.protocol.emit(client, "auth", auth, now=now)
 
     def echo(self, event: EventReceived, now: float) -> None:
-        if event.event == "message":
-            self.protocol.emit(event.client, "message-back", *event.args, now=now)
-        elif event.event == "message-with-ack" and event.ack_id is not None:
-            self.protocol.acknowledge(event.client, event.ack_id, event.args, now)
+        with suppress(ValueError):
+            if event.event == "message":
+                self.protocol.emit(event.client, "message-back", *event.args, now=now)
+            elif event.event == "message-with-ack" and event.ack_id is not None:
+                self.protocol.acknowledge(event.client, event.ack_id, event.args, now)
+
+    def tick(self, now: float) -> None:
+        for client in [client for client, (due, _) in self.greetings.items() if due <= now]:
+            self.greet(client, now)
+        super().tick(now)
 
     def next_deadline(self) -> float | None:
-        # All greetings wait equally long, so the oldest is due first.
-        due = [next(iter(self.greetings.values()))[0]] if self.greetings else []
-        deadline = super().next_deadline()
-        return min(due if deadline is None else [*due, deadline], default=None)
+        due = next(iter(self.greetings.values()))[0] if self.greetings else None
+        return earliest(due, super().next_deadline())
+
+
+def not_found(driver: Driver, request: AppRequestEnd, now: float) -> None:
+    """There is nothing to see on other paths."""
+    driver.respond(request.connection, 404, "Not Found", [("Content-Length", "0")], now)
+    driver.respond_end(request.connection, now)
+
+
+def new_id() -> str:
+    return secrets.token_urlsafe(15)
 
 
 def positive(text: str) -> float:
@@ -203,7 +149,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def build(arguments: argparse.Namespace) -> Echo:
+def build(arguments: argparse.Namespace) -> Driver:
     """The driver the arguments ask for."""
     config = Config(
         path="/engine.io/" if arguments.engine_only else "/socket.io/",
@@ -213,16 +159,10 @@ def build(arguments: argparse.Namespace) -> Echo:
         connect_timeout=arguments.connect_timeout,
         allowed_origins=frozenset(arguments.cors),
     )
-    if arguments.engine_only:
-        return EngineEcho(EngineServer(config, new_id=new_id))
-    return SocketEcho(SocketServer(config, new_id=new_id))
+    return EngineEcho(config) if arguments.engine_only else SocketEcho(config)
 
 
-def new_id() -> str:
-    return secrets.token_urlsafe(15)
-
-
-def announce(handle: adapters.Handle) -> None:
+def announce(handle: Handle) -> None:
     for host, port in handle.addresses:
         print(f"Echo server on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
 
@@ -232,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
         adapter = adapters.load(arguments.adapter)
-        adapter.run(build(arguments), host=arguments.host, port=arguments.port, on_ready=announce)
+        adapter.run(build(arguments), Options(host=arguments.host, port=arguments.port), on_ready=announce)
     except adapters.MissingExtra as error:
         print(f"echo_server: {error}", file=sys.stderr)
         return 3

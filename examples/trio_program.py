@@ -1,6 +1,6 @@
 """Live updates inside a trio program: the server is one of its tasks, and cancelled with the others.
 
-SECRET_KEY=… DATABASE_URL=… python examples/trio_program.py PROJECT_ID [PORT]
+SECRET_KEY=… DATABASE_URL=… python3 examples/trio_program.py PROJECT_ID [PORT]
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import itertools
 import os
 import signal
 import sys
-from functools import partial
 
 import trio
 
@@ -33,11 +32,9 @@ async def main(project_id: str, port: int) -> None:
     assembly = app.build(settings)
     try:
         async with trio.open_nursery() as nursery:
-            handle = await nursery.start(
-                partial(serve, assembly.server, host=settings.host, port=settings.port, app=assembly.application)
-            )
+            handle = await nursery.start(serve, assembly.server, assembly.options)
             assembly.realtime.bind(assembly.server, handle)
-            print(f"Serving on http://{settings.host}:{handle.addresses[0][1]}", flush=True)
+            print("Serving on http://{}:{}".format(*handle.addresses[0]), flush=True)
             nursery.start_soon(count, assembly.realtime, project_id)
             with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 await anext(aiter(signals))
