@@ -1,40 +1,61 @@
-# Everything goes into .venv and node_modules; `make demo` and `make test` need nothing but Python 3.11+, Node and make.
+# Everything goes into .venv and node_modules. `make demo` installs what the demo needs, all other targets the test tools too.
 PYTHON ?= python3
 ADAPTER ?= asyncio
 PORT ?= 6217
 BIN := .venv/bin
 READY := .venv/.ready
+PEERS := benchmarks/peers/node_modules/.ready
+# What the demo needs: the package and the runtime of --adapter. Where the test tools are installed there is nothing to add.
+DEMO_READY := $(if $(wildcard $(READY)),$(READY),.venv/.ready-$(ADAPTER))
+SOURCES_OF_SETUP := pyproject.toml setup.py package.json package-lock.json scripts/setup scripts/build-assets.js
 # The layers without sockets, which their tests have to cover to the last branch.
 PURE := tests/core tests/protocol tests/server tests/backplane
+# What else needs neither a service nor a browser, nor more than one runtime.
+ONE_RUNTIME := tests/test_*.py tests/adapters/test_runtime.py tests/adapters/test_adapter_*.py tests/contract tests/dashboard tests/notifier
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format matrix simulate soak bench bench-quick bench-nodes bench-micro clean
+.PHONY: help setup demo test pure test-fast check format matrix simulate soak fuzz bench bench-quick bench-nodes bench-micro hostile peers clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-setup: $(READY)  ## Install everything into .venv and node_modules
+setup: $(READY)  ## Install the package and the test tools into .venv and node_modules
 
-$(READY): pyproject.toml package.json package-lock.json scripts/setup
-	PYTHON=$(PYTHON) scripts/setup
+$(READY): $(SOURCES_OF_SETUP)
+	PYTHON=$(PYTHON) scripts/setup test
 	touch $@
 
-demo: $(READY)  ## Run the dashboard with a simulated pipeline (ADAPTER=asyncio PORT=6217)
+.venv/.ready-%: $(SOURCES_OF_SETUP)
+	PYTHON=$(PYTHON) scripts/setup $(filter-out asyncio,$*)
+	touch $@
+
+demo: $(DEMO_READY)  ## Run the dashboard with a simulated pipeline (ADAPTER=asyncio PORT=6217)
 	$(BIN)/automoderate demo --adapter $(ADAPTER) --port $(PORT)
 
-test: $(READY)  ## Run every test, in a real browser too
+test: $(READY)  ## Run every test; installs services, a compiler and Chromium with apt where they are missing
 	scripts/install-browser
 	scripts/install-services
-	$(BIN)/coverage run -m pytest $(PURE)
-	$(BIN)/coverage report --include='automoderate/core/*,automoderate/protocol/*,automoderate/server.py,automoderate/backplane/memory.py' \
+	$(MAKE) --no-print-directory $(PEERS)
+	$(MAKE) --no-print-directory pure
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(addprefix --ignore=,$(PURE))
+
+pure: $(READY)  ## Run the tests of the layers without sockets, which have to cover every branch
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 2 --dist loadfile $(PURE)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --include='automoderate/core/*,automoderate/protocol/*,automoderate/server/*,automoderate/backplane/memory.py' \
 		--fail-under=100 --skip-covered --show-missing
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(PURE))
+
+test-fast: $(READY)  ## Run the tests of the pure layers and of one runtime, in two minutes (ADAPTER=asyncio)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(PURE) $(ONE_RUNTIME) --one-runtime --adapter $(ADAPTER)
 
 check: $(READY)  ## Lint, types, import rules, generated pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	scripts/typecheck
 	$(BIN)/python scripts/state_picture.py --check
+	$(BIN)/python scripts/api_page.py --check
+	$(BIN)/python scripts/contract_documents.py --check
 	$(BIN)/python -m pytest -q tests/test_imports.py
 
 format: $(READY)  ## Format the code
@@ -43,7 +64,7 @@ format: $(READY)  ## Format the code
 
 matrix: $(READY)  ## Write docs/test-matrix.md: what passes on which adapter
 	PYTHONPATH=scripts $(BIN)/python -m pytest -q -p test_matrix --matrix docs/test-matrix.md \
-		tests/adapters tests/contract tests/mounted tests/attach
+		tests/adapters tests/contract tests/integrations
 
 simulate: $(READY)  ## Run the seeded simulation longer (SEEDS=1000)
 	$(BIN)/python -m pytest -q tests/server/test_simulation.py --seeds $(or $(SEEDS),1000)
@@ -52,10 +73,14 @@ soak: $(READY)  ## Break a Redis and two nodes under 200 clients, and see what t
 	scripts/install-services
 	$(BIN)/python -m pytest -q -s tests/soak/test_soak.py --soak-seconds $(or $(SECONDS),600) $(if $(SEED),--soak-seed $(SEED))
 
-bench: $(READY) benchmarks/peers/node_modules  ## Measure fan-out against other servers, within 20 minutes (JSON=FILE PLOT=DIR)
+fuzz: $(READY)  ## Feed the server bytes that a coverage-guided fuzzer makes up (MINUTES=60 SEED=17)
+	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --editable '.[fuzz]'
+	$(BIN)/python scripts/fuzz.py --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
+
+bench: $(READY) peers  ## Measure fan-out against other servers, within 20 minutes (JSON=FILE PLOT=DIR)
 	$(BIN)/python -m benchmarks.fanout $(if $(JSON),--json $(JSON)) $(if $(PLOT),--plot $(PLOT))
 
-bench-quick: $(READY) benchmarks/peers/node_modules  ## The same with fewer members, within 90 seconds
+bench-quick: $(READY) peers  ## The same with fewer members, within 90 seconds
 	$(BIN)/python -m benchmarks.fanout --quick $(if $(JSON),--json $(JSON)) $(if $(PLOT),--plot $(PLOT))
 
 bench-nodes: $(READY)  ## Measure one and two nodes that share a Redis (JSON=FILE)
@@ -64,11 +89,16 @@ bench-nodes: $(READY)  ## Measure one and two nodes that share a Redis (JSON=FIL
 bench-micro: $(READY)  ## Time the layers without sockets
 	$(BIN)/python -m benchmarks.micro --fast
 
-# Node's server, which is measured too. Without it, or without the compiler that its add-ons may need, it is left out.
-benchmarks/peers/node_modules: benchmarks/peers/package-lock.json
-	-npm ci --silent --prefix benchmarks/peers
-	mkdir -p $@
+hostile: $(READY) peers  ## Write docs/hostile.md: what other clients wait for while somebody is hostile (JSON=FILE)
+	$(BIN)/python -m benchmarks.hostile --page docs/hostile.md $(if $(JSON),--json $(JSON))
+
+$(PEERS): benchmarks/peers/package-lock.json scripts/install-peers
+	scripts/install-peers
 	touch $@
+
+# Where they cannot be installed, for want of a compiler for their add-ons perhaps, they are left out of the figures.
+peers:
+	-@$(MAKE) --no-print-directory $(PEERS)
 
 clean:  ## Remove what was installed and built
 	rm -rf .venv node_modules benchmarks/peers/node_modules build dist *.egg-info automoderate/dashboard/static/vendor

@@ -16,12 +16,15 @@ COLUMN_PARAMETERS = ("kind", "adapter", "running")
 INTRODUCTION = """# The test matrix
 
 Written by `make matrix` from a run of the tests that are the same for every adapter and every server the rules are
-attached to. ✓ passed (with the number of cases where there are several), ✗ failed, blank: does not apply there.
+attached to. ✓ passed (with the number of cases where there are several), ✗ failed, blank: not run there, as it does not
+apply or, in `tests/contract`, as no runtime has a part in it and one is enough.
 """
 
 
 @define
 class Cell:
+    """The outcomes of one test in one column."""
+
     passed: int = 0
     failed: int = 0
 
@@ -41,6 +44,7 @@ class Matrix:
     cells: dict[tuple[str, str, str], Cell] = field(factory=dict)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Find each test's place."""
         for item in items:
             parameters = getattr(getattr(item, "callspec", None), "params", {})
             columns = [str(parameters[name]) for name in COLUMN_PARAMETERS if name in parameters]
@@ -49,6 +53,7 @@ class Matrix:
                 self.places[item.nodeid] = (item.nodeid.partition("::")[0], name, columns[0])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count an outcome."""
         place = self.places.get(report.nodeid)
         if place is None or not (report.when == "call" or report.failed):
             return
@@ -59,9 +64,11 @@ class Matrix:
             cell.passed += 1
 
     def pytest_sessionfinish(self) -> None:
+        """Write the page."""
         self.target.write_text("\n".join([INTRODUCTION, *self.tables()]))
 
     def tables(self) -> Iterable[str]:
+        """The page's lines, a table a file."""
         columns = list(dict.fromkeys(column for _, _, column in self.cells))
         for file in dict.fromkeys(file for file, _, _ in self.cells):
             shown = [column for column in columns if any((f, c) == (file, column) for f, _, c in self.cells)]
@@ -75,10 +82,12 @@ class Matrix:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--matrix``."""
     parser.addoption("--matrix", type=Path, required=False, help="write the matrix of tests and servers to this file")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Look on where ``--matrix`` is given."""
     target = config.getoption("--matrix")
     if target is not None:
         config.pluginmanager.register(Matrix(target), "matrix")

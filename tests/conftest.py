@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
-import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from attrs import Factory, define
 
 from automoderate import adapters
-
-sys.path.insert(0, str(Path(__file__).parent / "postgresql"))
+from kits.postgresql_server import PostgreSQL
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seeds", type=int, default=3, help="how many seeds the simulation runs with")
     parser.addoption("--first-seed", type=int, default=1, help="the first of them: the one a failing run printed")
-    parser.addoption("--soak-seconds", type=float, default=60.0, help="how long the fault run breaks things")
+    parser.addoption("--soak-seconds", type=float, default=30.0, help="how long the fault run breaks things")
     parser.addoption("--soak-seed", type=int, help="its seed: the one a failing run printed; otherwise any")
     parser.addoption(
-        "--adapter", choices=adapters.names(), default="asyncio", help="what real clients and browsers find a server on"
+        "--adapter", choices=adapters.names(), default="asyncio", help="what tests that need one server find it on"
     )
+    parser.addoption("--one-runtime", action="store_true", help="run the tests of every runtime on that one only")
+
+
+# A busy machine makes any example slow: no test measures speed.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_configure() -> None:
     # A shell ignores SIGINT for what it starts in the background, and who inherits that cannot be interrupted.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup has it: what tests start is not to inherit that
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -43,10 +52,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[Any]:
+def postgresql() -> Iterator[PostgreSQL]:
     """One PostgreSQL server for all tests that leave it running."""
-    from postgresql_kit import PostgreSQL
-
     server = PostgreSQL()
     try:
         server.start()
@@ -69,6 +76,14 @@ class Posted:
     path: str
     api_key: str | None
     body: Any
+    at: float
+    """When, by the monotonic clock."""
+
+    @property
+    def events(self) -> list[Any]:
+        """What it publishes: one event, or several."""
+        found: list[Any] = self.body.get("events", [self.body])
+        return found
 
 
 @define
@@ -77,8 +92,16 @@ class ScriptedApi:
 
     url: str
     requests: list[Posted] = Factory(list)
-    answers: list[tuple[int, Any] | None] = Factory(list)
-    """One entry a request: status and JSON body (or raw text), or None to drop the connection unanswered."""
+    answers: list[tuple[int, Any] | tuple[int, Any, dict[str, str]] | None] = Factory(list)
+    """One entry a request: status, JSON body (or raw text) and headers, or None to drop the connection unanswered."""
+    refusal: Callable[[list[Any]], tuple[int, Any] | None] = lambda _events: None
+    """How events are refused where there are no ``answers``; None where they are taken."""
+    published: list[Any] = Factory(list)
+    """The events that were answered with 202, in order."""
+    history: tuple[int, Any] = (405, "no history here")
+    """Status and body of GETs."""
+    asked: list[str] = Factory(list)
+    """Paths of GETs, with their queries."""
     missing: str | None = None
     """Paths that begin with this are not found."""
     held: threading.Event = Factory(threading.Event)
@@ -91,30 +114,50 @@ class ScriptedApi:
             assert self.changed.wait_for(lambda: len(self.requests) >= count, 60), self.requests
             return list(self.requests)
 
+    def answer(self, posted: Posted) -> tuple[int, Any] | tuple[int, Any, dict[str, str]] | None:
+        """What a POST is told, under the lock."""
+        if self.missing is not None and posted.path.startswith(self.missing):
+            return 404, "nothing here"
+        if self.answers:
+            return self.answers.pop(0)
+        if (refused := self.refusal(posted.events)) is not None:
+            return refused
+        self.published += posted.events
+        last = len(self.published)
+        event_ids = [f"1-{number}" for number in range(last - len(posted.events) + 1, last + 1)]
+        return 202, {"event_ids": event_ids} if "events" in posted.body else {"event_id": event_ids[0]}
+
 
 def _handler(api: ScriptedApi) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with api.changed:
-                api.requests.append(Posted(self.path, self.headers["X-API-Key"], body))
-                count = len(api.requests)
-                answer = api.answers.pop(0) if api.answers else (202, {"event_id": f"1-{count}"})
+                posted = Posted(self.path, self.headers["X-API-Key"], body, time.monotonic())
+                api.requests.append(posted)
+                answer = api.answer(posted)
                 api.changed.notify_all()
             api.held.wait(60)
-            if api.missing is not None and self.path.startswith(api.missing):
-                answer = 404, "nothing here"
             if answer is None:
                 self.close_connection = True
-                return
-            status, said = answer
+            else:
+                self._say(*answer)
+
+        def do_GET(self) -> None:
+            api.asked.append(self.path)
+            self._say(*api.history)
+
+        def _say(self, status: int, said: Any, headers: Mapping[str, str] = {}) -> None:
             raw = (said if isinstance(said, str) else json.dumps(said)).encode()
             self.send_response(status)
             if 300 <= status < 400:
                 self.send_header("Location", "https://elsewhere.example/")
             self.send_header("Content-Length", str(len(raw)))
+            for header in headers.items():
+                self.send_header(*header)
             self.end_headers()
             self.wfile.write(raw)
 
@@ -139,6 +182,16 @@ def scripted_api() -> Iterator[ScriptedApi]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """What a test that starts the server has configured is over with it."""
+    ours = logging.getLogger("automoderate")
+    before = ours.handlers[:], ours.level, ours.propagate
+    yield
+    ours.handlers, ours.propagate = before[0], before[2]
+    ours.setLevel(before[1])
 
 
 @pytest.fixture

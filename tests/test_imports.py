@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from automoderate import adapters
 
 PACKAGE = Path(__file__).parent.parent / "automoderate"
 
@@ -41,11 +44,7 @@ PURE_STDLIB = {
     "typing",
 }
 
-ADAPTERS = tuple(
-    f"automoderate.adapters.{path.stem}"
-    for path in (PACKAGE / "adapters").glob("*.py")
-    if not path.stem.startswith("_")
-)
+ADAPTERS = tuple(f"automoderate.adapters.{name}" for name in adapters.names())
 
 
 def modules(*parts: str) -> list[Path]:
@@ -81,7 +80,7 @@ def named(path: Path) -> str:
     return str(path.relative_to(PACKAGE))
 
 
-@pytest.mark.parametrize("path", modules("core", "protocol", "server.py"), ids=named)
+@pytest.mark.parametrize("path", modules("core", "protocol", "server"), ids=named)
 def test_the_pure_layers_import_no_runtime_clock_or_chance(path: Path) -> None:
     assert not {top(name) for name in imports(path)} & IMPURE
 
@@ -97,24 +96,26 @@ def test_protocol_knows_nothing_of_the_rest(path: Path) -> None:
     assert all(within(name, "automoderate.protocol") for name in ours), ours
 
 
-def test_server_imports_core_and_protocol() -> None:
-    ours = [name for name in imports(PACKAGE / "server.py") if within(name, "automoderate")]
-    assert all(within(name, "automoderate.core", "automoderate.protocol") for name in ours), ours
+@pytest.mark.parametrize("path", modules("server"), ids=named)
+def test_server_imports_core_and_protocol(path: Path) -> None:
+    ours = [name for name in imports(path) if within(name, "automoderate")]
+    assert all(within(name, "automoderate.core", "automoderate.protocol", "automoderate.server") for name in ours), ours
 
 
 @pytest.mark.parametrize("path", modules("adapters"), ids=named)
-def test_an_adapter_imports_the_server_and_its_own_runtime(path: Path) -> None:
+def test_an_adapter_imports_the_protocol_and_its_own_runtime(path: Path) -> None:
     found = list(imports(path))
     ours = [name for name in found if within(name, "automoderate")]
-    allowed = ["automoderate.server", "automoderate.protocol", "automoderate.adapters"]
-    if path.name == "socketio.py":  # joins the hub to a library's server, where the others drive ours
-        allowed.append("automoderate.core")
-    assert all(within(name, *allowed) for name in ours), ours
+    assert all(
+        within(
+            name, "automoderate.protocol", "automoderate.adapters", "automoderate._threads", "automoderate._listening"
+        )
+        for name in ours
+    )
     own = {
         "asyncio.py": {"asyncio", "uvloop"},
-        "trio.py": {"trio", "anyio"},
-        "eventlet.py": {"eventlet", "greenlet"},
-        "socketio.py": {"asyncio"},
+        "trio.py": {"trio"},
+        "eventlet.py": {"eventlet"},
     }.get(path.name, set())
     assert {top(name) for name in found} & RUNTIMES <= own
     assert not {name for name in ours if within(name, *ADAPTERS)}, "one adapter imports another"
@@ -173,3 +174,115 @@ def test_an_async_notifier_on_asyncio_loads_no_other_runtime() -> None:
     loaded = loaded_by(SENDING)
     assert "anyio" in loaded
     assert not {top(name) for name in loaded} & {"trio", "eventlet", "uvloop"}
+
+
+# The whole house ----------------------------------------------------------------------------------------------
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in modules("")}
+
+
+def imported(path: Path) -> set[str]:
+    """The files of ours that a file imports: for ``from package import name`` the module of that name, where it is one,
+    else the package."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= full & set(MODULES)
+            if full - set(MODULES):
+                found.add(str(node.module))
+    return found & set(MODULES)
+
+
+def test_no_two_files_import_each_other_by_whatever_way_round() -> None:
+    graph = {name: imported(path) - {name} for name, path in MODULES.items()}
+    cycles = []
+    for name in graph:
+        reached, todo = set[str](), list(graph[name])
+        while todo:
+            each = todo.pop()
+            if each not in reached:
+                reached.add(each)
+                todo.extend(graph[each])
+        if name in reached:
+            cycles.append(name)
+    assert not cycles, f"these files are on a circle: {cycles}"
+
+
+@pytest.mark.parametrize("path", modules(""), ids=named)
+def test_what_begins_with_an_underscore_is_imported_inside_its_own_package_only(path: Path) -> None:
+    package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
+    strangers = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not within(str(node.module), "automoderate"):
+            continue
+        for alias in node.names:
+            parts = f"{node.module}.{alias.name}".split(".")
+            private = next(
+                (at for at, part in enumerate(parts) if part.startswith("_") and part != "__version__"), None
+            )
+            if private is not None and not within(package, ".".join(parts[:private])):
+                strangers.append(".".join(parts))
+    assert not strangers
+
+
+NAMED_TWICE: dict[str, str] = {}
+"""Class names that stand for more than one thing, each with the reason why it should."""
+
+
+def test_no_class_name_stands_for_two_things() -> None:
+    places: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name.lstrip("_"), []).append(name)
+    twice = {name: found for name, found in places.items() if len(found) > 1 and name not in NAMED_TWICE}
+    assert not twice
+    assert set(NAMED_TWICE) <= {name for name, found in places.items() if len(found) > 1}, (
+        "the list has a name too many"
+    )
+
+
+LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+FIELDS = {"event", "sid", "user", "project", "reason", "address", "worker"}
+
+
+def log_calls(path: Path) -> Iterator[ast.Call]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS:
+            logger = ast.unparse(node.func.value).rpartition(".")[2].strip("_").lower()
+            if logger in ("log", "logger", "logging"):
+                yield node
+
+
+@pytest.mark.parametrize("path", [path for path in modules("") if any(log_calls(path))], ids=named)
+def test_what_is_logged_names_its_event_and_has_no_field_for_secrets_or_content(path: Path) -> None:
+    """``extra={"event": "in_words", "user": …}``: what a program that reads the log looks for."""
+    constants = {
+        target.id: node.value
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for call in log_calls(path):
+        extra = next((keyword.value for keyword in call.keywords if keyword.arg == "extra"), None)
+        extra = constants.get(extra.id) if isinstance(extra, ast.Name) else extra
+        assert isinstance(extra, ast.Dict), f"{path}:{call.lineno} has no extra= with its event"
+        names = {ast.literal_eval(key): value for key, value in zip(extra.keys, extra.values, strict=True) if key}
+        assert re.fullmatch("'[a-z][a-z_]+'", ast.unparse(names["event"])), f"{path}:{call.lineno}"
+        assert names.keys() <= FIELDS, f"{path}:{call.lineno}"
+
+
+def test_an_adapter_is_one_page() -> None:
+    """What grows there belongs to the runtime, where every adapter has it."""
+    for name in adapters.names():
+        assert len((PACKAGE / "adapters" / f"{name}.py").read_text().splitlines()) <= 100, name

@@ -1,0 +1,127 @@
+"""The log as lines of text or as objects, beside whatever logging the host has configured."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import sys
+import warnings
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from automoderate import _logs
+
+OURS = logging.getLogger("automoderate.tests")
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """What a test configures ends with it."""
+    loggers = [logging.root, logging.getLogger(_logs.ROOT), logging.getLogger("py.warnings")]
+    before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    yield
+    logging.captureWarnings(False)
+    for logger, handlers, level, propagate in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_a_line_is_an_object_with_what_the_call_has_named(capsys: pytest.CaptureFixture[str]) -> None:
+    _logs.configure("info", alone=True, form="json")
+    before = datetime.now(UTC)
+    OURS.info(
+        "%s left\nin two lines, \udcff", "ann", extra={"event": "left", "user": "u1", "project": "p1", "sid": None}
+    )
+    OURS.debug("not at this level", extra={"event": "nothing"})
+    (line,) = lines(capsys)
+    said = datetime.fromisoformat(line.pop("time"))
+    assert abs((said - before).total_seconds()) < 60
+    assert said.utcoffset() is not None
+    assert line == {
+        "level": "info", "logger": "automoderate.tests", "event": "left", "message": "ann left\nin two lines, \udcff",
+        "user": "u1", "project": "p1",
+    }  # fmt: skip
+
+
+def test_no_other_field_gets_into_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    _logs.configure("info", alone=True, form="json")
+    OURS.info("hello", extra={"event": "hello", "cookie": "session=x", "content": "spam", "reason": ValueError("why")})
+    (line,) = lines(capsys)
+    assert line.keys() == {"time", "level", "logger", "event", "message", "reason"}
+    assert line["reason"] == "why", "what is no JSON is text"
+
+
+def test_an_exception_is_one_field(capsys: pytest.CaptureFixture[str]) -> None:
+    _logs.configure("info", alone=True, form="json")
+    try:
+        raise OSError("the disk is full")
+    except OSError:
+        OURS.exception("it failed", extra={"event": "failed"})
+    OURS.error("no exception there", exc_info=True, extra={"event": "failed"})
+    line, without = lines(capsys)
+    assert line["level"] == "error"
+    assert line["exception"].startswith("Traceback")
+    assert line["exception"].endswith("OSError: the disk is full")
+    assert "exception" not in without
+
+
+def test_libraries_and_warnings_are_lines_too_where_the_process_is_ours(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest has some
+    _logs.configure("warning", alone=True, form="json")
+    logging.getLogger("another.program").warning("careful")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn_explicit("old", DeprecationWarning, "file.py", 1)
+    library, warning = lines(capsys)
+    assert (library["event"], library["message"], library["logger"]) == ("message", "careful", "another.program")
+    assert "DeprecationWarning: old" in warning["message"]
+
+
+def test_the_hosts_configuration_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether it came first or comes later: its lines are written its way, ours in ours, and none twice."""
+    host = {
+        "version": 1,
+        "formatters": {"own": {"format": "HOST %(message)s"}},
+        "handlers": {"own": {"class": "logging.StreamHandler", "formatter": "own", "stream": sys.stdout}},
+        "root": {"handlers": ["own"], "level": "DEBUG"},
+    }
+    logging.config.dictConfig(host)
+    _logs.configure("info", alone=False, form="json")
+    logging.config.dictConfig({**host, "disable_existing_loggers": False})
+    logging.getLogger("host").info("its own")
+    OURS.info("ours", extra={"event": "ours"})
+    captured = capsys.readouterr()
+    assert captured.out == "HOST its own\n"
+    assert [json.loads(line)["event"] for line in captured.err.splitlines()] == ["ours"]
+
+
+def test_a_host_that_formats_our_log_has_the_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a command line of ours nothing is configured: what the host has configured gets our records."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(event)s %(user)s: %(message)s"))
+    logging.root.addHandler(handler)
+    OURS.warning("hello", extra={"event": "hello", "user": "u1"})
+    assert capsys.readouterr().out == "hello u1: hello\n"
+
+
+@pytest.mark.parametrize("form", [_logs.TEXT, _logs.JSON])
+def test_a_worker_says_its_number(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _logs.configure("info", alone=True, form=form)
+    _logs.name_worker(3, form)
+    OURS.info("here", extra={"event": "here"})
+    written = capsys.readouterr().err
+    if form == _logs.JSON:
+        assert json.loads(written)["worker"] == 3
+    else:
+        assert written.endswith(" INFO worker 3 automoderate.tests: here\n")
