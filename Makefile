@@ -37,7 +37,7 @@ test: $(READY)  ## Run every test; installs services, a compiler and Chromium wi
 	scripts/install-services
 	$(MAKE) --no-print-directory $(PEERS)
 	$(MAKE) --no-print-directory pure
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(addprefix --ignore=,$(PURE))
+	$(BIN)/python -m pytest -n 4 --dist loadfile $(addprefix --ignore=,$(PURE))
 
 pure: $(READY)  ## Run the tests of the layers without sockets, which have to cover every branch
 	$(BIN)/coverage erase
