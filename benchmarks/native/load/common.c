@@ -1,9 +1,11 @@
-/* The time, what went wrong, and histograms. */
+/* The time, what is being done and what went wrong with it, and histograms. */
 #include "load.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+
+enum phase phase = IDLE;
 
 int64_t now(void) {
     struct timespec t;

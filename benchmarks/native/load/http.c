@@ -102,7 +102,7 @@ static void remember_sid(struct member *m, const char *text, size_t size) {
     if (end) m->sid = strndup(begin, end - begin);
 }
 
-size_t take_poll(struct member *m, const char *data, size_t size, int64_t received) {
+size_t take_poll(struct member *m, const char *data, size_t size, int64_t received, take_packet *take) {
     struct response response;
     ssize_t used = take_response(data, size, &response);
     if (!used) return 0;
@@ -119,7 +119,7 @@ size_t take_poll(struct member *m, const char *data, size_t size, int64_t receiv
     while (text < end && phase != FAILED) {
         const char *next = memchr(text, '\x1e', end - text);
         size_t packet = (next ? next : end) - text;
-        take_text(m, text, packet, received);
+        take(m, text, packet, received);
         text += packet + 1;
     }
     if (phase != FAILED) send_poll(m);
@@ -137,10 +137,10 @@ struct lane {
 
 static struct lane lanes[LANES];
 static int lane_count;
-static int64_t updates_to_post, posted, answered;
+static int64_t updates_to_post, posted, accepted;
 static struct histogram answers;
-static char request[1 << 16];
-static size_t request_size;
+static char to_post[1 << 16];
+static size_t post_size;
 static char *seq_at, *sent_at;
 
 static void write_number(char *at, int64_t value) {
@@ -156,7 +156,7 @@ static void post_next(int number) {
     lane->asked = now();
     write_number(seq_at, lane->next++ + ((int64_t)number << 32));
     write_number(sent_at, lane->asked);
-    if (send(lane->fd, request, request_size, MSG_NOSIGNAL) != (ssize_t)request_size)
+    if (send(lane->fd, to_post, post_size, MSG_NOSIGNAL) != (ssize_t)post_size)
         fail("connection %d cannot post: %s", number, strerror(errno));
 }
 
@@ -174,14 +174,14 @@ static void open_lane(int number, int port) {
 void begin_posting(int connections, int64_t updates, int port, const char *path, const char *key, const char *body) {
     lane_count = connections < LANES ? connections : LANES;
     updates_to_post = updates;
-    posted = answered = 0;
+    posted = accepted = 0;
     memset(&answers, 0, sizeof answers);
-    request_size = snprintf(request, sizeof request,
-                            "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nX-API-Key: %s\r\n"
-                            "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
-                            path, port, key, strlen(body), body);
-    seq_at = request_size < sizeof request ? strstr(request, "SSSSSSSSSSSSSSSSSSSS") : NULL;
-    sent_at = seq_at ? strstr(request, "NNNNNNNNNNNNNNNNNNNN") : NULL;
+    post_size = snprintf(to_post, sizeof to_post,
+                         "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nX-API-Key: %s\r\n"
+                         "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+                         path, port, key, strlen(body), body);
+    seq_at = post_size < sizeof to_post ? strstr(to_post, "SSSSSSSSSSSSSSSSSSSS") : NULL;
+    sent_at = seq_at ? strstr(to_post, "NNNNNNNNNNNNNNNNNNNN") : NULL;
     if (!sent_at) {
         fail("a body to post without places for its numbers");
         return;
@@ -190,7 +190,7 @@ void begin_posting(int connections, int64_t updates, int port, const char *path,
     for (int i = 0; i < lane_count && phase != FAILED; i++) post_next(i);
 }
 
-bool posted_all(void) { return answered == updates_to_post; }
+bool posted_all(void) { return accepted == updates_to_post; }
 
 void take_answer(int number, uint32_t events) {
     struct lane *lane = &lanes[number];
@@ -213,7 +213,7 @@ void take_answer(int number, uint32_t events) {
     lane->rest_size = 0; /* there is no answer to what was not asked yet */
     last_progress = now();
     note(&answers, last_progress - lane->asked);
-    answered++;
+    accepted++;
     post_next(number);
 }
 
@@ -223,6 +223,6 @@ void end_posting(void) {
 }
 
 void print_posting(void) {
-    printf("\"posted\": %" PRId64 ", ", answered);
+    printf("\"posted\": %" PRId64 ", ", accepted);
     print_histogram("answer", &answers);
 }

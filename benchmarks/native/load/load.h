@@ -51,7 +51,8 @@ struct member {
     struct asked *pings, *joins;
 };
 
-/* common.c: the time, what went wrong, and histograms. */
+/* common.c: the time, what is being done and what went wrong with it, and histograms. */
+extern enum phase phase;
 int64_t now(void);
 double cpu(void);
 __attribute__((format(printf, 1, 2))) void fail(const char *format, ...);
@@ -59,28 +60,27 @@ __attribute__((format(printf, 2, 3))) void print_text(const char *name, const ch
 void note(struct histogram *h, int64_t value);
 void print_histogram(const char *name, const struct histogram *h);
 
-/* main.c: phases, and everybody. */
+/* everybody.c: all members, and what they have got. */
 extern struct member *members;
 extern size_t count, joined, done;
-extern enum phase phase;
 extern int poller, receipts;
 extern int64_t began, deliveries, first_sent, last_receipt, last_progress;
 extern struct histogram delays, pings, joins;
+void add_to_room(int room);
 void count_receipt(int room, int64_t seq);
-void start_some(void);
 
 /* session.c: what a session says and hears. */
-extern char buffer[BUFFER];
+extern size_t inflight; /* how many may be on their way in at a time */
 void start(struct member *m);
+void start_some(void);
 void ready(struct member *m, uint32_t events);
 void serve(struct member *m, bool ended);
 void send_ping(struct member *m);
 void send_join(struct member *m);
-void take_text(struct member *m, const char *text, size_t size, int64_t received);
-bool number_after(const char **at, const char *end, const char *name, size_t *hint, const char *origin, int64_t *value);
 
 /* http.c: responses, sessions that poll, and connections that post. */
-size_t take_poll(struct member *m, const char *data, size_t size, int64_t received);
+typedef void take_packet(struct member *m, const char *text, size_t size, int64_t received);
+size_t take_poll(struct member *m, const char *data, size_t size, int64_t received, take_packet *take);
 void send_poll(struct member *m);
 void say_by_poll(struct member *m, const char *text);
 void begin_posting(int connections, int64_t updates, int port, const char *path, const char *key, const char *body);
@@ -96,7 +96,7 @@ bool may_come_back(void);
 void lose(struct member *m, bool refused, const char *why);
 void begin_storm(void);
 void begin_cutting(int64_t every, int64_t away);
-void look_after_the_lost(void);
+void look_after_the_lost(void (*connect_again)(struct member *m));
 void has_come_back(struct member *m, int64_t received);
 void remember_place(struct member *m, const char *text, const char *end);
 void remember_identity(struct member *m, const char *text, size_t size);

@@ -47,7 +47,6 @@
  * the place where they were the last time: the generator has to be quicker than what it measures.
  */
 #include "load.h"
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,44 +56,20 @@
 
 enum { BATCH = 64, LINGER_NS = 20000000, CONNECT_PATIENCE_S = 60 };
 
-/* Who has got what, where somebody wants to know: update number n is counted at n % APART. */
-struct room {
-    int members, got[APART];
-};
-
 /* One of the probe's two questions, asked at fixed times whether or not the last one has been answered. */
 struct question {
     int64_t interval, due;
     size_t asked;
 };
 
-struct member *members;
-size_t count, joined, done;
-enum phase phase = IDLE;
-int poller, receipts = -1;
-int64_t began, deliveries, first_sent, last_receipt, last_progress;
-struct histogram delays, pings, joins;
-
-static size_t room_for, started, joined_before, inflight;
+static size_t room_for, joined_before;
 static size_t probe; /* its place among the members, never the first; 0 where there is none */
 static size_t askers; /* how many members ask instead */
 static struct question ping, join;
 static int64_t patience;
 static double cpu_before, idle, idle_since; /* CPU seconds: of looking for something to do in vain, and when that began */
 static bool awake, posting, polling;
-static struct room *rooms;
-static int room_count, port;
-
-void start_some(void) {
-    while (phase == CONNECTING_ALL && started < count && started - joined < inflight) start(&members[started++]);
-}
-
-void count_receipt(int room, int64_t seq) {
-    int *got = &rooms[room].got[seq % APART];
-    if (++*got < rooms[room].members) return;
-    *got = 0;
-    if (write(receipts, "", 1) != 1) fail("cannot say what has arrived: %s", strerror(errno));
-}
+static int port;
 
 /* The probe, or those who ask instead. */
 
@@ -135,15 +110,6 @@ static void note_unanswered(struct asked *asked, struct histogram *h, int64_t ti
 
 /* Commands and phases. */
 
-static void add_to_room(int room) {
-    if (room >= room_count) {
-        rooms = realloc(rooms, (room + 1) * sizeof *rooms);
-        memset(rooms + room_count, 0, (room + 1 - room_count) * sizeof *rooms);
-        room_count = room + 1;
-    }
-    rooms[room].members++;
-}
-
 static void add_member(int room, const char *project, const char *cookie) {
     if (count == room_for) members = realloc(members, (room_for = room_for ? 2 * room_for : 1024) * sizeof *members);
     members[count++] = (struct member){.fd = -1,
@@ -154,7 +120,7 @@ static void add_member(int room, const char *project, const char *cookie) {
                                        .cookie = strdup(cookie)};
 }
 
-static void begin(enum phase next, double seconds) {
+static void enter(enum phase next, double seconds) {
     phase = next;
     patience = seconds * SECOND;
     began = last_progress = now();
@@ -175,7 +141,7 @@ static void begin_measuring(int64_t updates, double seconds, double ping_ms, dou
     memset(&joins, 0, sizeof joins);
     for (size_t i = 0; i < count; i++)
         if (!probe || i != probe) members[i].target += updates;
-    begin(MEASURING, seconds);
+    enter(MEASURING, seconds);
     begin_asking(&ping, ping_ms);
     begin_asking(&join, join_ms);
     say_ready();
@@ -183,7 +149,7 @@ static void begin_measuring(int64_t updates, double seconds, double ping_ms, dou
 
 static void begin_connecting(void) {
     joined_before = joined;
-    begin(CONNECTING_ALL, CONNECT_PATIENCE_S);
+    enter(CONNECTING_ALL, CONNECT_PATIENCE_S);
     start_some();
 }
 
@@ -225,15 +191,15 @@ static void obey(char *line) {
         begin_cutting(one * SECOND, two * SECOND);
         begin_measuring(updates, seconds, 0, 0);
     } else if (sscanf(line, "storm %lf", &seconds) == 1) {
-        begin(RETURNING, seconds);
+        enter(RETURNING, seconds);
         begin_storm();
         say_ready();
     } else if (sscanf(line, "listen %lf", &seconds) == 1) {
-        begin(LISTENING, seconds);
+        enter(LISTENING, seconds);
         begin_listening();
         say_ready();
     } else if (sscanf(line, "post %d %lld %lf %255s %127s %n", &connections, &updates, &seconds, path, key, &body) == 5) {
-        begin(LISTENING, seconds);
+        enter(LISTENING, seconds);
         begin_listening();
         expect(updates);
         posting = true;
@@ -368,7 +334,7 @@ int main(int argc, char **argv) {
         if (awake) count_idle_time(got > 0);
         for (int i = 0; i < got; i++) serve_event(&events[i]);
         look_after_probe();
-        look_after_the_lost();
+        look_after_the_lost(start);
         move_on();
     }
 }

@@ -87,14 +87,14 @@ static void cut(struct member *m, int64_t time) {
     cuts++;
 }
 
-void look_after_the_lost(void) {
+void look_after_the_lost(void (*connect_again)(struct member *m)) {
     int64_t time = now();
     if (!may_come_back() || time - looked < EVERY_NS) return;
     looked = time;
     for (size_t i = 0; i < count && phase != FAILED; i++) {
         struct member *m = &members[i];
         if (m->state == AWAY && time >= m->due)
-            start(m);
+            connect_again(m);
         else if (cutting && m->state == JOINED && time >= m->due && m->place && m->next < m->target)
             cut(m, time);
         else if (!cutting && m->state != JOINED && m->state != AWAY && time - m->since > TIMEOUT * SECOND) {

@@ -10,7 +10,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-char buffer[BUFFER];
+size_t inflight;
+static size_t started;
+static char buffer[BUFFER];
 
 /* What we say. The mask is zero: it is there for proxies, and here are none. */
 
@@ -79,9 +81,13 @@ void start(struct member *m) {
         lose(m, true, strerror(errno));
 }
 
+void start_some(void) {
+    while (phase == CONNECTING_ALL && started < count && started - joined < inflight) start(&members[started++]);
+}
+
 /* What we hear. */
 
-bool number_after(const char **at, const char *end, const char *name, size_t *hint, const char *origin,
+static bool number_after(const char **at, const char *end, const char *name, size_t *hint, const char *origin,
                   int64_t *value) {
     size_t size = strlen(name);
     const char *found = origin + *hint;
@@ -129,7 +135,7 @@ static void take_update(struct member *m, const char *text, const char *end, int
 }
 
 /* What was asked before the measurement began does not count. */
-static void answered(struct asked *questions, struct histogram *h, int64_t received) {
+static void note_answer(struct asked *questions, struct histogram *h, int64_t received) {
     if (!questions || questions->answered == questions->asked) return;
     int64_t asked = questions->at[questions->answered++ % UNANSWERED];
     if (asked >= began) note(h, received - asked);
@@ -137,7 +143,7 @@ static void answered(struct asked *questions, struct histogram *h, int64_t recei
 
 static void take_joined(struct member *m, const char *text, size_t size, int64_t received) {
     if (m->state == JOINED) {
-        answered(m->joins, &joins, received);
+        note_answer(m->joins, &joins, received);
         return;
     }
     if (m->place && !m->pid && !memmem(text, size, "\"recovered\":true", 16)) {
@@ -157,7 +163,7 @@ static void take_error(struct member *m, const char *text, size_t size) {
     lose(m, false, said);
 }
 
-void take_text(struct member *m, const char *text, size_t size, int64_t received) {
+static void take_text(struct member *m, const char *text, size_t size, int64_t received) {
     static const char update[] = "42[\"moderation_update\"", connected[] = "42[\"connected\"",
                       joined_project[] = "42[\"joined_project\"", error[] = "42[\"error\"";
 #define BEGINS(word) (size >= sizeof word - 1 && !memcmp(text, word, sizeof word - 1))
@@ -195,7 +201,7 @@ static size_t take_frame(struct member *m, const char *data, size_t size, int64_
     if (head[0] == 0x81)
         take_text(m, data + begin, length, received);
     else if (head[0] == 0x8a)
-        answered(m->pings, &pings, received);
+        note_answer(m->pings, &pings, received);
     else if (head[0] == 0x89)
         send_frame(m, 0xa, "");
     else if (head[0] == 0x88 && may_come_back())
@@ -218,7 +224,7 @@ static size_t take_response(struct member *m, char *data, size_t size) {
 }
 
 static size_t take(struct member *m, char *data, size_t size, int64_t received) {
-    if (m->polls) return take_poll(m, data, size, received);
+    if (m->polls) return take_poll(m, data, size, received, take_text);
     return m->state == OPENING ? take_response(m, data, size) : take_frame(m, data, size, received);
 }
 
