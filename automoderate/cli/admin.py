@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from automoderate.cli import Unavailable, WrongUsage, load_settings, settings_options
 from automoderate.cli.announce import Announcer, announce, announcer
+from automoderate.cli.running import DEFAULT_URL
 from automoderate.core.hub import AccessChanged, LoggedOut
 from automoderate.directory import accounts
 from automoderate.directory.accounts import Conflict, NotFound
@@ -26,7 +27,6 @@ from automoderate.settings import DEFAULT_DATABASE_URL
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-DEFAULT_URL = "http://127.0.0.1:6217"
 
 _DATABASE = (
     "The database of users and projects (sqlite:///file or postgresql://…). Without it a file of our own, "

@@ -15,7 +15,7 @@ import requests
 from attrs import define, field
 
 from automoderate.cli import Unavailable, WrongUsage
-from automoderate.cli.publish import DEFAULT_URL
+from automoderate.cli.running import DEFAULT_URL
 from automoderate.notifier.http import check_url, reason, shown_url
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -12,9 +12,8 @@ import click
 
 from automoderate import update_payloads
 from automoderate.cli import Unavailable, WrongUsage
+from automoderate.cli.running import DEFAULT_URL
 from automoderate.notifier.http import PublishingApi, Refused, Unreachable, check_api_key
-
-DEFAULT_URL = "http://127.0.0.1:6217"
 
 
 @click.command(short_help="Publish one update to the people who watch a project.")

@@ -12,7 +12,10 @@ from automoderate import control
 from automoderate.cli import Unavailable
 from automoderate.notifier.http import reason, shown_url
 
-__all__ = ["ask_server"]
+__all__ = ["DEFAULT_URL", "ask_server"]
+
+DEFAULT_URL = "http://127.0.0.1:6217"
+"""Where a server is that was started without any option."""
 
 T = TypeVar("T")
 

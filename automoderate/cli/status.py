@@ -12,8 +12,7 @@ import requests
 from attrs import frozen
 
 from automoderate.cli import Unavailable, WrongUsage, load_settings, settings_options
-from automoderate.cli.publish import DEFAULT_URL
-from automoderate.cli.running import ask_server
+from automoderate.cli.running import DEFAULT_URL, ask_server
 from automoderate.cli.watch import harmless
 from automoderate.notifier.http import check_url
 from automoderate.server.gathering import gathered
