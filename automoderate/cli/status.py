@@ -59,7 +59,7 @@ def status(config: str | None, node: str | None, as_json: bool, url: str, **flag
     """Print who is connected to the nodes, what they deliver, and what they refuse.
 
     A node has two seconds to answer; one that does not is named, with the seconds since its last sign of life. Exit
-    status: 0 all have answered, 1 one has not, or refused, 2 wrong usage, 3 nobody can be asked.
+    status: 0 all have answered, 1 one has not, or refused, 2 wrong usage, 3 no node can be asked.
 
     \b
     automoderate status

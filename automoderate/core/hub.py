@@ -603,7 +603,7 @@ class Emit:
     event: str
     data: Mapping[str, Any]
     asked_at: float | None = field(default=None, eq=False)
-    """When the session's client asked for it, where it lets the session into a room: for whoever measures that."""
+    """When the session's client asked for it, where it lets the session into a room: to measure how long that took."""
 
 
 @frozen

@@ -156,7 +156,7 @@ class SQLDirectory:
         return [found.get(key) for key in keys]
 
     def admins_many(self, user_ids: Sequence[str]) -> list[bool]:
-        """Whether each is an active user with ``is_admin``, in one statement; nobody where there is no such column."""
+        """Whether each is an active user with ``is_admin``, in one statement; none where there is no such column."""
         wanted = [user_id for user_id in user_ids if storable(user_id)]
         found: set[str] = set()
         with self._asking() as connection:

@@ -84,7 +84,7 @@ def get_user(database: Database, user_id: str) -> UserInfo | None:
 
 
 def is_admin(database: Database, user_id: str) -> bool:
-    """Whether this is an active user with ``is_admin``; nobody is where a database has no such column."""
+    """Whether this is an active user with ``is_admin``; False where a database has no such column."""
     if not storable(user_id):
         return False
     with database.connect() as connection:

@@ -66,7 +66,7 @@ class Peer:
 
 @define
 class Request:
-    """The head of an HTTP request: a value, which nobody changes. To have that enforced would take half a microsecond.
+    """The head of an HTTP request: a value. Treat it as immutable: a frozen class would cost half a microsecond.
 
     ``path`` is percent-decoded, ``target`` is as sent. ``client_address``, ``scheme``, ``host`` and ``prefix`` are as a
     trusted proxy reports them (:mod:`automoderate.protocol.proxies`), else as the connection and the request have them.

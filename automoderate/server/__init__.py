@@ -180,7 +180,7 @@ class Server(Layer[events.SocketIOEvent]):
     ) -> str | Future[str]:
         """Publish one event, whose data was encoded, to a project's room; its ``event_id``, perhaps in a future.
 
-        ``trace`` is the traceparent of whoever publishes. Raises NotRunning while the server is draining: nothing was
+        ``trace`` is the publisher's traceparent. Raises NotRunning while the server is draining: nothing was
         published.
         """
         if self.telemetry.tracer is None:

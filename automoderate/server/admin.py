@@ -1,7 +1,7 @@
 """What users with ``is_admin`` may ask and do over HTTP: look into all nodes, end sessions, try out a room.
 
-Whoever asks is looked up for each request. A request that changes something has to come from a page of ours, with the
-token that its forms have, and is logged: who did what to whom.
+The server looks the user up for each request. A request that changes something has to come from a page of ours, with
+the token that its forms have, and is logged: who did what to whom.
 """
 
 from __future__ import annotations

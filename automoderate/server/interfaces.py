@@ -166,8 +166,8 @@ class Backplane(Protocol):
     def ask(self, question: str) -> Future[Sequence[NodeAnswer]] | Callable[[], Sequence[NodeAnswer]] | None:
         """Ask every other node, which hears it as ``Asked``; None where there are none.
 
-        Nobody waits for longer than a few seconds: who has not answered is in the list without an answer. A callable is
-        for a worker thread; it raises BackplaneUnavailable where nobody can be asked.
+        It takes a few seconds at most: a node that has not answered by then is in the list without an answer. A
+        callable is for a worker thread; it raises BackplaneUnavailable where no node can be asked.
         """
 
     def answer(self, reply_to: str, text: str) -> None:

@@ -1,7 +1,7 @@
-"""How many deliveries a second each project has: counted only while somebody asks.
+"""How many deliveries a second each project has: counted only while the inspector asks.
 
-The counts of the current span and of the one before it make a rate over the last 5 to 10 seconds. Where nobody has
-asked for a while nothing is counted, and a broadcast costs one look at an attribute more.
+The counts of the current span and of the one before it make a rate over the last 5 to 10 seconds. Between two
+visits to the inspector nothing is counted, and a broadcast costs one look at an attribute more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SPAN = 5.0
 LEAST = 1.0
 """Seconds that must have been counted before there is a rate."""
 PATIENCE = 30.0
-"""Seconds after which counting ends where nobody has asked again."""
+"""Seconds after the last question at which counting ends."""
 
 
 class Counting(Protocol):

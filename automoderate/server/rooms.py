@@ -169,7 +169,7 @@ class _Audience:
         return len(ahead)
 
     def _finish(self) -> None:
-        """Nobody is left to be sent what the slices were of."""
+        """All members have been sent what the slices were of."""
         self.written.extend(self.data_times)
         self.data, self.data_times = b"", _NO_TIMES
 

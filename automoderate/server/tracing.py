@@ -1,4 +1,4 @@
-"""What the server needs of whoever takes its spans; there is none unless one was given at the start.
+"""What the server needs of a tracer, which takes its spans. It has none unless it was given one at the start.
 
 A ``traceparent`` is the text of the W3C's Trace Context, by which spans of several processes are one trace.
 """

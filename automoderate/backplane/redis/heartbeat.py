@@ -38,7 +38,7 @@ class Heartbeat:
     """The beats of one node. Thread-safe."""
 
     def __init__(self, node: str, name: str = "") -> None:
-        """``name`` is what people call the node; whoever reads its beats finds it there."""
+        """``name`` is what operators call the node; its beats say it."""
         self.key = node_stream(node)
         self._name = name
         self.forgotten: threading.Event = real(threading).Event()

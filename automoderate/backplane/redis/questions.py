@@ -1,8 +1,8 @@
 """Asking nodes: a message on the channel of each, and a channel of the asker's own on which they answer.
 
-A node hears its own channel anyway, by which it knows that it hears Redis, and whoever is subscribed there is a node
-that runs. So Redis says which nodes there are: one that was killed is gone at once, and one that is stopped, or very
-busy, is there and says nothing. Nobody waits for it longer than ``ANSWERED_WITHIN``; its last beat has its name.
+A running node subscribes to its own channel, by which it knows that it hears Redis. So Redis says which nodes there
+are: one that was killed is gone at once, and one that is stopped, or very busy, is there and says nothing. The asker
+waits for ``ANSWERED_WITHIN`` seconds, and knows the name of a silent node from its last beat.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class _Asking:
         asked = self._nodes()
         messages = [("PUBLISH", node_stream(node), f"ask {token} {node} {question}") for node in asked]
         reached = self.saying.call(*messages) if messages else []
-        # A node that ended a moment ago has nobody who hears.
+        # The channel of a node that ended a moment ago has no subscriber.
         self.answers = {node: None for node, count in zip(asked, reached, strict=True) if count}
         deadline = time.monotonic() + within
         while None in self.answers.values() and (left := deadline - time.monotonic()) > 0:
