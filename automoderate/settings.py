@@ -39,8 +39,11 @@ class SettingsError(ValueError):
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+    if not isinstance(value, str) or not value.strip():
         raise ValueError("must be text")
+    if not value.isprintable():
+        # Files that hold a secret often end with a line end, which nobody sees.
+        raise ValueError("must be text of one line: it has a line end in it, or another character that is not shown")
     return value
 
 
@@ -193,8 +196,10 @@ def _origin(value: Any) -> str:
         complete = parts.scheme and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
         complete = False
-    if not complete or "@" in value or "*" in value or value != f"{parts.scheme}://{parts.netloc}":
+    if not complete or re.search(r"[@*\s]", value) or value != f"{parts.scheme}://{parts.netloc}":
         raise ValueError("must be an origin such as https://dashboard.example.org (no path), or *")
+    if not value.isascii():
+        raise ValueError("must be an origin as browsers send it, which write such a host in ASCII (xn--…)")
     return str(value)
 
 

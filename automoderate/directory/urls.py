@@ -39,6 +39,9 @@ class Address:
 
 def parse(url: str | URL) -> Address:
     """Take a URL apart. Raises :exc:`InvalidDatabaseURL`; its message never repeats a value."""
+    if isinstance(url, str):
+        scheme, colon, rest = url.partition(":")
+        url = scheme.lower() + colon + rest  # RFC 3986, section 3.1
     try:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
@@ -94,6 +97,8 @@ def _postgresql(url: URL) -> Address:
         if not isinstance(value, str) and name != "host":
             raise InvalidDatabaseURL(f"{name} may be given once")
     for host in _hosts(url):
+        if "@" in host:  # what stands before it is the end of a password, and would be shown with the host
+            raise InvalidDatabaseURL("an @ within a user's name or password is written %40")
         try:
             host.encode("idna")  # as looking it up would fail
         except UnicodeError:

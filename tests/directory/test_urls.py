@@ -37,6 +37,8 @@ def test_a_url_of_no_use_is_refused_in_one_line(url: str) -> None:
         ("postgresql://ann:hush%00@h:1/x", "NUL"),
         ("postgresql://h:1/x%00y", "NUL"),
         ("postgresql://h/x?application_name=a%00b", "NUL"),
+        ("postgresql://ann:pass@hush@h/x", "an @ within a user's name or password is written %40"),
+        ("postgresql://ann@example.org:pass@hush@h:5432/x", "is written %40"),
         ("postgresql://ann:hush@h..b/x", "h..b is no name of a host"),
         ("postgresql://ann:hush@/x?host=h&host=h..b:1", "h..b is no name of a host"),
         (f"postgresql://ann:hush@h/x?host=h,{'h' * 64}", "is no name of a host"),
@@ -68,7 +70,7 @@ def test_an_option_that_cannot_work_is_refused_by_its_name(url: str, said: str) 
 @pytest.mark.parametrize(
     "url",
     ["postgres://ann:hidden@db/x", "postgresql://ann:hidden@db/x", "postgresql+psycopg2://ann:hidden@db/x",
-     "postgresql+asyncpg://ann:hidden@db/x", "postgresql+pg8000://ann:hidden@db/x"],
+     "postgresql+asyncpg://ann:hidden@db/x", "postgresql+pg8000://ann:hidden@db/x", "PostgreSQL://ann:hidden@db/x"],
 )  # fmt: skip
 def test_postgresql_is_spoken_through_psycopg_and_its_password_is_never_shown(url: str) -> None:
     database = Database(url, read_only=True)
