@@ -276,18 +276,26 @@ class Database:
 
     def explain(self, error: Exception) -> str:
         """What went wrong with this database, in one line that names the fix where there is one."""
-        if self.path is not None and not self.path.parent.is_dir():
-            return f"cannot open {self}: there is no folder {self.path.parent}; make it, or name another"
-        if self.path is not None and not self.path.exists():
-            return (
-                f"cannot open {self}: there is no file {self.path}; to make one: "
-                f"automoderate database create --database-url '{self}'"
-            )
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-        if self.path is not None and (reason := _why_not_open(self.path, cause)) is not None:
-            return f"cannot open {self}: {reason}"
+        if self.path is not None:
+            try:
+                reason = self._why_no_file(self.path) or _why_not_open(self.path, cause)
+            except PermissionError as refused:
+                reason = f"this user may not enter {self.path.parent}: {refused.strerror}"
+            except OSError as failure:
+                reason = failure.strerror
+            if reason is not None:
+                return f"cannot open {self}: {reason}"
         lines = str(cause).strip().splitlines()
         return f"cannot open {self}: {lines[0] if lines else type(cause).__name__}"
+
+    def _why_no_file(self, path: Path) -> str | None:
+        """What is wrong with an SQLite file's path. Raises ``OSError`` where not even that can be looked at."""
+        if not path.parent.is_dir():
+            return f"there is no folder {path.parent}; make it, or name another"
+        if not path.exists():
+            return f"there is no file {path}; to make one: automoderate database create --database-url '{self}'"
+        return f"{path} is a folder; name a file in it" if path.is_dir() else None
 
     def close(self) -> None:
         """Close all pooled connections, those in use when they come back; the next use opens new ones."""

@@ -305,6 +305,31 @@ def test_a_file_that_may_not_be_read_is_named(open_folder: Path) -> None:
     owner.close()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make folders that others may not enter, and be another")
+def test_a_folder_that_may_not_be_entered_is_named(open_folder: Path) -> None:
+    """What is in it cannot even be asked."""
+    inner = open_folder / "private" / "data"
+    inner.mkdir(parents=True)
+    inner.parent.chmod(0o700)
+    for path in (inner / "application.db", inner.parent / "application.db"):
+        assert what_another_user_is_told(path) == (
+            f"cannot open sqlite:///{path}: this user may not enter {path.parent}: Permission denied"
+        )
+
+
+def test_a_path_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    for path, said in {
+        tmp_path: f"{tmp_path} is a folder; name a file in it",
+        tmp_path / ("x" * 300): "File name too long",
+        tmp_path / ("x" * 300) / "y": "File name too long",
+        Path(__file__) / "x": f"there is no folder {__file__}; make it, or name another",
+    }.items():
+        database = Database(f"sqlite:///{path}", read_only=True)
+        with pytest.raises(DatabaseUnavailable) as caught:
+            database.check()
+        assert str(caught.value) == f"cannot open {database}: {said}"
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/no/such/folder/x.db")
     with pytest.raises(DatabaseUnavailable) as caught:
