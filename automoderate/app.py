@@ -264,14 +264,14 @@ def _tracer() -> OpenTelemetryTracer | None:
         return None
     try:
         from automoderate import opentelemetry
+
+        return opentelemetry.from_environment(os.environ)
     except ModuleNotFoundError as error:
         raise CannotStart(
             f'the OTEL_ variables ask for traces, which needs {error.name}: pip install "automoderate[otel]", '
             "or set OTEL_SDK_DISABLED=true"
         ) from error
-    try:
-        return opentelemetry.from_environment(os.environ)
-    except ValueError as error:
+    except ValueError as error:  # some of its variables are read when it is imported
         raise CannotStart(str(error)) from error
 
 
@@ -321,6 +321,8 @@ def examine(settings: Settings) -> Examination:
     if database is not None:
         database.close()
     attempt(lambda: _backplane(settings))
+    if (tracer := attempt(_tracer)) is not None:
+        tracer.close()
     return Examination(found, None if database is None else str(database))
 
 

@@ -83,8 +83,12 @@ class OpenTelemetryTracer:
 def from_environment(environment: Mapping[str, str]) -> OpenTelemetryTracer:
     """What sends spans as OpenTelemetry's variables say; they are sent by a thread, and to their end at exit.
 
-    Raises ValueError, in one line that names the fix, for an exporter that there is not.
+    Raises ValueError, in one line that names the fix, for an exporter that there is not and for what is no number.
     """
+    for name, value in environment.items():
+        # OpenTelemetry would say it with a traceback, and go on without, or not say which it was.
+        if name.startswith("OTEL_BSP_") and value and not (value.isdecimal() and int(value)):
+            raise ValueError(f"{name} {value}: must be a whole number greater than 0")
     said = environment.get("OTEL_SERVICE_NAME") or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
     provider = TracerProvider(resource=Resource.create({} if said else {"service.name": "automoderate"}))
     for name in (environment.get("OTEL_TRACES_EXPORTER") or "otlp").split(","):

@@ -122,9 +122,11 @@ def test_its_own_variables_say_whether_it_is_wanted(variables: dict[str, str], w
         ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER zipkin: must be otlp, console or none"),
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "must be one of http/protobuf, grpc"),
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "pip install opentelemetry-exporter-otlp-proto-grpc"),
+        ({"OTEL_BSP_SCHEDULE_DELAY": "5s"}, "OTEL_BSP_SCHEDULE_DELAY 5s: must be a whole number greater than 0"),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "-1"}, "OTEL_BSP_MAX_QUEUE_SIZE -1: must be a whole number greater than 0"),
     ],
 )
-def test_an_exporter_that_there_is_not_is_one_line_with_the_fix(variables: dict[str, str], fix: str) -> None:
+def test_what_cannot_be_used_is_one_line_with_the_fix(variables: dict[str, str], fix: str) -> None:
     with pytest.raises(ValueError, match="OTEL_") as caught:
         from_environment(variables)
     assert fix in str(caught.value)
@@ -145,6 +147,23 @@ def ready(handle):
 assembly.run(ready)
 print(sorted(name for name in sys.modules if name.startswith("opentelemetry")))
 """
+
+
+def test_checking_a_configuration_looks_at_its_variables_too(tmp_path: Any) -> None:
+    """One of which OpenTelemetry itself reads when it is imported."""
+    for variables in (
+        {"OTEL_TRACES_EXPORTER": "zipkin"},
+        {"OTEL_TRACES_EXPORTER": "console", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"},
+    ):
+        for options in ((), ("--check-config",)):
+            run = subprocess.run(
+                [sys.executable, "-m", "automoderate", "serve", "--port=0", *options], capture_output=True, text=True,
+                timeout=PATIENCE, check=False, cwd=tmp_path,
+                env={"PYTHONPATH": PYTHONPATH, "SECRET_KEY": "a secret long enough for anybody", **variables},
+            )  # fmt: skip
+            assert run.returncode == 3
+            assert run.stderr.startswith("Error: OTEL_")
+            assert run.stderr.count("\n") == 1
 
 
 def serve(folder: str, **variables: str) -> subprocess.CompletedProcess[str]:
