@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from automoderate.cli import Unavailable, WrongUsage, load_settings, settings_options
 from automoderate.cli.announce import Announcer, announce, announcer
+from automoderate.cli.login import has_terminal
 from automoderate.cli.running import DEFAULT_URL
 from automoderate.core.hub import AccessChanged, LoggedOut
 from automoderate.directory import accounts
@@ -475,6 +476,8 @@ def database_create(config: str | None, **flags: Any) -> None:
 def _password(from_stdin: bool) -> str:
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
+    if not has_terminal():
+        raise WrongUsage("there is no terminal to ask for the password: --password-stdin")
     password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     return password
 

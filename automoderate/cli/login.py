@@ -84,13 +84,14 @@ def credentials(username: str | None, password_stdin: bool, or_else: str = "") -
         return username, sys.stdin.readline().rstrip("\r\n")
     password = os.environ.get("AUTOMODERATE_PASSWORD")
     if password is None:
-        if not _has_terminal():
+        if not has_terminal():
             raise WrongUsage("there is no terminal to ask for the password: --password-stdin or AUTOMODERATE_PASSWORD")
         password = str(click.prompt(f"Password of {username}", hide_input=True, err=True))
     return username, password
 
 
-def _has_terminal() -> bool:
+def has_terminal() -> bool:
+    """Whether somebody could be asked."""
     return sys.stdin.isatty()
 
 

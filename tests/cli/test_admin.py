@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from automoderate.cli import cli
+from automoderate.cli import admin, cli
 from automoderate.directory import accounts
 from automoderate.directory.database import Database
 
@@ -83,7 +83,17 @@ def test_an_administrator() -> None:
         assert connection.execute("SELECT is_admin FROM users").fetchall() == [(1,)]
 
 
-def test_a_password_is_asked_for_twice_and_never_shown() -> None:
+def test_a_password_is_asked_for_only_where_somebody_is_there() -> None:
+    for command in (["user", "add", "ann", "a@b"], ["user", "set-password", "ann"]):
+        assert run(*command, typed="hush hush\nhush hush\n", status=2) == (
+            "there is no terminal to ask for the password: --password-stdin"
+        )
+        if command[1] == "add":
+            add_user("ann")
+
+
+def test_a_password_is_asked_for_twice_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin, "has_terminal", lambda: True)
     result = CliRunner().invoke(cli, ["user", "add", "ann", "a@b"], input="hush hush\nhush hush\n")
     assert result.exit_code == 0, result.output
     assert "hush" not in result.output

@@ -195,7 +195,7 @@ def test_ctrl_c_while_the_password_is_asked_for(monkeypatch: pytest.MonkeyPatch)
     def interrupted(*_arguments: object, **_options: object) -> str:
         raise click.Abort
 
-    monkeypatch.setattr(login_module, "_has_terminal", lambda: True)
+    monkeypatch.setattr(login_module, "has_terminal", lambda: True)
     monkeypatch.setattr(click, "prompt", interrupted)
     result = run("p", "--username", "alice")
     assert (result.exit_code, result.output) == (130, "")
