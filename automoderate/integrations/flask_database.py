@@ -13,17 +13,22 @@ from automoderate.directory.tables import User
 from automoderate.directory.urls import with_arguments
 
 
+_SEVERAL = ("SQLALCHEMY_BINDS", "SQLALCHEMY_ENGINES")
+"""Where Flask-SQLAlchemy, and Flask-SQLAlchemy-Lite, are told of several databases."""
+
+
 def database_url(app: Flask) -> URL | None:
     """The URL of the database in which the application keeps its users; None where it says nothing of one.
 
-    That is the engine's which Flask-SQLAlchemy made, or else ``SQLALCHEMY_DATABASE_URI``, whose relative SQLite paths
-    are below the application's instance folder, as Flask-SQLAlchemy reads them. Raises SQLAlchemy's ``ArgumentError``.
+    That is the engine's which Flask-SQLAlchemy or Flask-SQLAlchemy-Lite made, or else ``SQLALCHEMY_DATABASE_URI``,
+    whose relative SQLite paths are below the application's instance folder, as Flask-SQLAlchemy reads them. Raises
+    SQLAlchemy's ``ArgumentError``.
     """
     key, url = _engine(app)
     url = url or _configured_url(app)
     if url is None:
         return None
-    bind = (app.config.get("SQLALCHEMY_BINDS") or {}).get(key)
+    bind = next((binds[key] for name in _SEVERAL if key in (binds := app.config.get(name) or {})), None)
     options = dict(bind) if isinstance(bind, Mapping) else {}
     if key is None:
         options.update(app.config.get("SQLALCHEMY_ENGINE_OPTIONS") or {})
@@ -37,7 +42,8 @@ def _engine(app: Flask) -> tuple[str | None, URL | None]:
         engines: Mapping[str | None, Any] = getattr(extension, "engines", {})
     metadatas: Mapping[str | None, Any] = getattr(extension, "metadatas", {})
     with_users = (key for key, metadata in metadatas.items() if User.__tablename__ in metadata.tables)
-    key = next(with_users, None)
+    # Flask-SQLAlchemy-Lite knows no tables, and has another name for the default one.
+    key = next(with_users, None if None in engines or "default" not in engines else "default")
     engine = engines.get(key)
     return key, None if engine is None else engine.url
 

@@ -8,7 +8,7 @@ from typing import Any
 import flask
 import pytest
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import Column, MetaData, String, Table, make_url
+from sqlalchemy import Column, MetaData, String, Table, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 
 from automoderate.directory.database import Database
@@ -71,6 +71,28 @@ def test_each_database_is_connected_to_with_arguments_of_its_own(application: fl
     )
     extended(application, users="people")
     assert database_url(application) == make_url(f"sqlite:///{tmp_path}/instance/people.db?timeout=7")
+
+
+class Lite:
+    """What Flask-SQLAlchemy-Lite puts where Flask-SQLAlchemy puts itself: engines, of which one is called default."""
+
+    def __init__(self, app: flask.Flask) -> None:
+        app.extensions["sqlalchemy"] = self
+        self.engines = {
+            name: create_engine(engine["url"] if isinstance(engine, dict) else engine)
+            for name, engine in app.config["SQLALCHEMY_ENGINES"].items()
+        }
+
+
+def test_so_it_is_with_flask_sqlalchemy_lite(application: flask.Flask) -> None:
+    application.config["SQLALCHEMY_ENGINES"] = {"other": "sqlite:///other.db", "default": "sqlite:////srv/site.db"}
+    Lite(application)
+    assert database_url(application) == make_url("sqlite:////srv/site.db")
+    application.config["SQLALCHEMY_ENGINES"]["default"] = {
+        "url": "sqlite:////srv/site.db", "connect_args": {"timeout": 7},
+    }  # fmt: skip
+    Lite(application)
+    assert database_url(application) == make_url("sqlite:////srv/site.db?timeout=7")
 
 
 def test_what_is_configured_as_an_uri_of_sqlite_is_left_alone(application: flask.Flask) -> None:
