@@ -38,7 +38,7 @@ from automoderate.directory.urls import InvalidDatabaseURL
 from automoderate.integrations.commits import CommitListener
 from automoderate.integrations.flask_database import database_url
 from automoderate.integrations.flask_socketio import take_over
-from automoderate.integrations.wsgi_target import CannotLoad, load_application
+from automoderate.integrations.wsgi_target import CannotLoad, flask_within, load_application
 from automoderate.metrics import exposition
 from automoderate.protocol.config import Config
 from automoderate.protocol.files import StaticFile
@@ -342,10 +342,10 @@ def _assemble_web(
             session_cookie_name=settings.session_cookie_name, content_url=settings.content_url,
         )  # fmt: skip
         return dashboard, dashboard
-    if isinstance(mounted, Flask):
-        signer = mounted
-        _announce_logouts(mounted, realtime)
-        take_over(mounted, realtime, settings.redis_channel)
+    signer = flask_within(mounted)
+    if signer is not None:
+        _announce_logouts(signer, realtime)
+        take_over(signer, realtime, settings.redis_channel)
     else:
         signer = Flask("automoderate.sessions", static_folder=None)
         signer.config.update(
@@ -397,10 +397,10 @@ def _mounted_application(settings: Settings) -> WSGIApplication | None:
 def _secret_key(settings: Settings, mounted: WSGIApplication | None) -> str:
     """The key for our own application and for control tokens; a mounted Flask application's where none is set."""
     secret: str | bytes | None = settings.secret_key
-    if isinstance(mounted, Flask):
-        if not mounted.secret_key:
+    if (theirs := flask_within(mounted)) is not None:
+        if not theirs.secret_key:
             raise CannotStart(f"the mounted application {settings.wsgi} has no secret key; set its SECRET_KEY")
-        secret = secret or mounted.secret_key
+        secret = secret or theirs.secret_key
     if settings.wsgi is not None:
         secret = secret or os.environ.get("SECRET_KEY")  # which its import may have set
     if not secret:
@@ -437,8 +437,8 @@ def _named_database(settings: Settings, mounted: WSGIApplication | None) -> Data
     """The database that the settings name, or else the mounted application, or else neither: then it is our own."""
     url: str | URL | None = settings.database_url
     try:
-        if url is None and isinstance(mounted, Flask):
-            url = database_url(mounted)
+        if url is None and (theirs := flask_within(mounted)) is not None:
+            url = database_url(theirs)
         if url is None and settings.wsgi is not None:
             url = os.environ.get("DATABASE_URL")  # which its import may have set
         if not url and settings.wsgi is not None:
@@ -448,7 +448,7 @@ def _named_database(settings: Settings, mounted: WSGIApplication | None) -> Data
             )
         return Database(
             url or DEFAULT_DATABASE_URL, read_only=True, pool_size=settings.threads,
-            statement_timeout=settings.check_timeout,
+            statement_timeout=settings.check_timeout, theirs=settings.wsgi is not None,
         )  # fmt: skip
     except (InvalidDatabaseURL, ArgumentError) as error:
         cause = error if isinstance(error, InvalidDatabaseURL) else "it is no database URL"

@@ -69,13 +69,15 @@ class Database:
     ``url`` is an SQLAlchemy URL of SQLite or PostgreSQL (``postgres://`` and ``postgresql://`` mean psycopg).
     ``read_only`` makes the database refuse every write. ``pool_size`` is the number of connections kept, best the
     number of threads that use it. PostgreSQL ends a statement after ``statement_timeout`` seconds, so that no thread
-    is held by a question whose asker has given up (None: never). Nothing is opened before the first
-    use. Raises :exc:`~automoderate.directory.urls.InvalidDatabaseURL`.
+    is held by a question whose asker has given up (None: never). ``theirs`` is the database of an application, which
+    makes it: no command of ours is advised for what is missing. Nothing is opened before the first use. Raises
+    :exc:`~automoderate.directory.urls.InvalidDatabaseURL`.
     """
 
     def __init__(
-        self, url: str | URL, *, read_only: bool = False, pool_size: int = 16, statement_timeout: float | None = None
-    ) -> None:
+        self, url: str | URL, *, read_only: bool = False, pool_size: int = 16, statement_timeout: float | None = None,
+        theirs: bool = False,
+    ) -> None:  # fmt: skip
         self._address = parse(url)
         self.url = self._address.url
         self.read_only = read_only
@@ -83,6 +85,7 @@ class Database:
         """The file of an SQLite database; None for PostgreSQL."""
         self._pool_size = pool_size
         self._statement_timeout = statement_timeout
+        self._theirs = theirs
         self._pooled = False  # a pooler was noticed, and said so
         self._knows_admins: bool | None = None  # nobody has looked yet
 
@@ -225,10 +228,7 @@ class Database:
             inspector = inspect(connection)
             missing = sorted(name for name in REQUIRED_COLUMNS if not inspector.has_table(name))
             if missing:
-                raise DatabaseUnavailable(
-                    f"{self} has no table {', '.join(missing)}; to make the tables: "
-                    f"automoderate database create --database-url '{self}'"
-                )
+                raise DatabaseUnavailable(f"{self} has no table {', '.join(missing)}; {self._advice('the tables')}")
             for name, required in REQUIRED_COLUMNS.items():
                 absent = sorted(required - {found["name"] for found in inspector.get_columns(name)})
                 if absent:
@@ -294,8 +294,13 @@ class Database:
         if not path.parent.is_dir():
             return f"there is no folder {path.parent}; make it, or name another"
         if not path.exists():
-            return f"there is no file {path}; to make one: automoderate database create --database-url '{self}'"
+            return f"there is no file {path}; {self._advice('one')}"
         return f"{path} is a folder; name a file in it" if path.is_dir() else None
+
+    def _advice(self, what: str) -> str:
+        if self._theirs:
+            return "the application has to make its database, or --database-url to name the right one"
+        return f"to make {what}: automoderate database create --database-url '{self}'"
 
     def close(self) -> None:
         """Close all pooled connections, those in use when they come back; the next use opens new ones."""

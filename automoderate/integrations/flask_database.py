@@ -12,7 +12,6 @@ from sqlalchemy import URL, make_url
 from automoderate.directory.tables import User
 from automoderate.directory.urls import with_arguments
 
-
 _SEVERAL = ("SQLALCHEMY_BINDS", "SQLALCHEMY_ENGINES")
 """Where Flask-SQLAlchemy, and Flask-SQLAlchemy-Lite, are told of several databases."""
 

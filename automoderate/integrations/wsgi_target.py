@@ -11,11 +11,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
+from flask import Flask
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 log = logging.getLogger("automoderate.app")
+
+MOST_MIDDLEWARE = 10
+"""Layers of middleware that are looked through for an application."""
+_WITHIN = ("app", "wsgi_app", "application", "_app", "wrap_app", "__wrapped__", "__self__")
+"""Where middleware keeps the application that it is around: Werkzeug's, python-socketio's, WhiteNoise, a decorator,
+a method of the application itself."""
 
 
 class CannotLoad(RuntimeError):
@@ -86,6 +93,20 @@ def load_application(name: str) -> WSGIApplication:
         raise CannotLoad(f"cannot serve {name}: it takes no WSGI request; a factory is called, as in {name}()")
     application: WSGIApplication = found
     return application
+
+
+def flask_within(application: WSGIApplication | None) -> Flask | None:
+    """The Flask application that this one is, or that it is middleware of; None where there is none.
+
+    Middleware keeps what it is around as Werkzeug's does (``ProxyFix(app)``), or under another of the usual names.
+    """
+    found: Any = application
+    for _ in range(MOST_MIDDLEWARE):
+        if found is None or isinstance(found, Flask):
+            return found
+        within = (getattr(found, name, None) for name in _WITHIN)
+        found = next((each for each in within if callable(each)), None)
+    return None
 
 
 def _takes_a_request(application: Any) -> bool:

@@ -82,6 +82,20 @@ def test_what_any_other_application_sets_when_it_is_imported_counts(site: Open) 
     )  # fmt: skip
 
 
+def test_middleware_around_the_application_changes_nothing_of_that(site: Open) -> None:
+    existing = site("--wsgi", "wrapped:app", "--recheck-interval", "3600")
+    (existing.folder / "wrapped.py").write_text(
+        "import run\nfrom werkzeug.middleware.proxy_fix import ProxyFix\napp = ProxyFix(run.app)\n"
+    )
+    existing.server.start()
+    client = existing.watch("bob")
+    assert requests.get(existing.url, timeout=PATIENCE).text == "the existing application"
+    existing.act("remove")
+    existing.publish()
+    assert client.expect("error")["code"] == "access_denied"
+    assert client.events("stats_update") == []
+
+
 def test_no_database_is_made_for_an_application_that_names_none(site: Open) -> None:
     existing = site("--wsgi", "other:app")
     (existing.folder / "other.py").write_text(NO_DATABASE)
@@ -147,6 +161,18 @@ def test_a_database_of_the_application_that_cannot_be_used_is_one_line(mounted: 
     assert "\n" not in problem
     assert "hush" not in problem
     assert examined.database is None
+
+
+def test_no_database_of_ours_is_advised_where_the_applications_is_missing(mounted: Mounted, empty_folder: Path) -> None:
+    """One that the application did not make would be empty, and every visitor unknown."""
+    fix = "; the application has to make its database, or --database-url to name the right one"
+    file = empty_folder / "missing.db"
+    source = f"{NO_DATABASE}app.config['SQLALCHEMY_DATABASE_URI'] = 'sqlite:///{file}'\n"
+    (problem,) = app.examine(mounted(source)).problems
+    assert problem == f"cannot open sqlite:///{file}: there is no file {file}{fix}"
+    file.touch()
+    (problem,) = app.examine(mounted(source)).problems
+    assert problem == f"sqlite:///{file} has no table api_keys, project_members, projects, users{fix}"
 
 
 # What its pages take away ------------------------------------------------------------------------------------

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import flask
 import pytest
+from socketio import Server, WSGIApp
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.middleware.shared_data import SharedDataMiddleware
 
-from automoderate.integrations.wsgi_target import CannotLoad, Target, load_application, parse_target
+from automoderate.integrations.wsgi_target import CannotLoad, Target, flask_within, load_application, parse_target
 
 SOURCE = """
 import sys
@@ -113,3 +120,31 @@ def test_what_has_no_signature_may_be_an_application(folder: Path) -> None:
     (folder / "some_site.py").write_text("app = dict\n")
     found: object = load_application("some_site:app")
     assert found is dict
+
+
+def test_a_flask_application_is_found_within_middleware() -> None:
+    application = flask.Flask("somebody elses")
+
+    class WhiteNoise:
+        def __init__(self, application: Any) -> None:
+            self.application = application
+
+        def __call__(self, environ: Any, start_response: Any) -> Any:
+            return self.application(environ, start_response)
+
+    @functools.wraps(application)
+    def decorated(environ: Any, start_response: Any) -> Any:
+        return application(environ, start_response)
+
+    for middleware in (
+        application, application.wsgi_app, ProxyFix(application), ProxyFix(application.wsgi_app),
+        DispatcherMiddleware(ProxyFix(application), {"/other": flask.Flask("another")}),
+        SharedDataMiddleware(application, {}), WSGIApp(Server(async_mode="threading"), application),
+        WhiteNoise(ProxyFix(application)), decorated,
+    ):  # fmt: skip
+        assert flask_within(middleware) is application
+    assert flask_within(None) is None
+    assert flask_within(ProxyFix(lambda *_: [])) is None
+    itself = ProxyFix(application)
+    itself.app = itself
+    assert flask_within(itself) is None
