@@ -83,13 +83,14 @@ def load_application(name: str) -> WSGIApplication:
         if target.call is not None:
             arguments, named = target.call
             found = found(*arguments, **named)
+        fits = target.call is not None or not callable(found) or _takes_a_request(found)  # proxies may raise anything
     except (Exception, SystemExit) as error:
         log.debug("cannot load %s", name, exc_info=True, extra={"event": "application_not_loaded"})
         cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise CannotLoad(f"cannot load the application {name}: {cause} (--log-level debug shows where)") from error
     if not callable(found):
         raise CannotLoad(f"cannot serve {name}: it is no WSGI application but a {type(found).__name__}")
-    if target.call is None and not _takes_a_request(found):
+    if not fits:
         raise CannotLoad(f"cannot serve {name}: it takes no WSGI request; a factory is called, as in {name}()")
     application: WSGIApplication = found
     return application

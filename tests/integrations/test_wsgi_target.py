@@ -105,6 +105,7 @@ def test_an_application_is_found_in_the_working_directory(name: str, answer: lis
         ("some_site:failing()", "cannot load the application some_site:failing(): LookupError: two lines ("),
         ("some_site:leaving()", "cannot load the application some_site:leaving(): SystemExit: set THE_OPTION ("),
         ("some_site:factory(1, 2)", "cannot load the application some_site:factory(1, 2): TypeError: factory() takes"),
+        ("flask:current_app", "cannot load the application flask:current_app: RuntimeError: Working outside of"),
         ("some_site:text", "cannot serve some_site:text: it is no WSGI application but a str"),
         ("some_site:factory", "cannot serve some_site:factory: it takes no WSGI request; a factory is called, as in "),
     ],
