@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import ClassVar
 
 ROOT = "automoderate"
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -52,11 +53,21 @@ class _LastingLogger(logging.Logger):
     """A logger that stays enabled.
 
     ``logging.config`` disables all loggers that exist and that it is not told of, unless it is told not to, and
-    ``logging.disable`` disables a level of every logger: an application that configures its own log means itself.
+    ``logging.disable`` disables a level of every logger: an application that configures its own log means itself. It
+    may even have a logger of our name. What the handlers that it leaves there do not take goes to our own.
     """
 
+    ours: ClassVar[logging.Handler | None] = None
+
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - as logging names it
-        return level >= self.getEffectiveLevel()
+        least = self.getEffectiveLevel()
+        return level >= (least if self.ours is None else min(least, self.ours.level))
+
+    def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802
+        if self.ours is None or (record.levelno >= self.getEffectiveLevel() and self.hasHandlers()):
+            super().callHandlers(record)
+        elif record.levelno >= self.ours.level:
+            self.ours.handle(record)
 
     @property
     def disabled(self) -> bool:
@@ -75,6 +86,8 @@ def configure(level: str, *, alone: bool, form: str = TEXT) -> None:
     ours = logging.getLogger(ROOT)
     ours.handlers = [_handler(form)]
     ours.setLevel(level.upper())
+    _LastingLogger.ours = ours.handlers[0]
+    _LastingLogger.ours.setLevel(ours.level)
     ours.propagate = False  # the same line would come once more, by way of the root's handlers
     if alone:
         logging.basicConfig(level=level.upper(), handlers=[_handler(form)])

@@ -7,7 +7,7 @@ import logging
 import logging.config
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -104,6 +104,47 @@ def test_the_hosts_configuration_stays_as_it_is(capsys: pytest.CaptureFixture[st
     captured = capsys.readouterr()
     assert captured.out == "HOST its own\n"
     assert [json.loads(line)["event"] for line in captured.err.splitlines()] == ["ours"]
+
+
+def clear() -> None:
+    logging.getLogger(_logs.ROOT).handlers.clear()
+
+
+def theirs(**logger: Any) -> Callable[[], None]:
+    """Configure a logger of our name, as an application that has one does."""
+    return lambda: logging.config.dictConfig({
+        "version": 1, "handlers": {"console": {"class": "logging.StreamHandler"}}, "loggers": {_logs.ROOT: logger},
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "configure",
+    [
+        clear,
+        theirs(level="ERROR", handlers=["console"], propagate=False),
+        theirs(level="DEBUG", handlers=[]),
+        lambda: logging.config.dictConfig({
+            "version": 1, "incremental": True, "loggers": {_logs.ROOT: {"level": "CRITICAL"}},
+        }),
+        logging.disable,
+    ],
+)  # fmt: skip
+def test_an_application_with_a_logger_of_our_name_does_not_silence_us(
+    configure: Callable[[], None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])
+    lasting = logging.getLogger("automoderate.tests.lasting")
+    _logs.configure("info", alone=False)
+    _logs.keep_enabled()
+    configure()
+    try:
+        lasting.debug("not at this level")
+        lasting.info("listening")
+        lasting.error("failed")
+    finally:
+        logging.disable(logging.NOTSET)
+    said = capsys.readouterr().err
+    assert [said.count(word) for word in ("level", "listening", "failed")] == [0, 1, 1], said
 
 
 def test_a_host_that_formats_our_log_has_the_fields(capsys: pytest.CaptureFixture[str]) -> None:
