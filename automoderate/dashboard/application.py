@@ -8,10 +8,12 @@ from typing import Any
 
 from flask import Flask, Response, request
 from flask.sessions import SecureCookieSessionInterface
+from itsdangerous import URLSafeTimedSerializer
 
 from automoderate.dashboard import auth, inspector, pages, problems
 from automoderate.dashboard.services import install
 from automoderate.directory.database import Database
+from automoderate.directory.signatures import LenientSigner
 from automoderate.realtime import Realtime
 
 MAX_FORM_SIZE = 64 * 1024
@@ -21,7 +23,16 @@ _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 
 
 class _SessionInterface(SecureCookieSessionInterface):
-    """Flask's signed session cookie, kept to encrypted connections where the person came over one."""
+    """Flask's signed session cookie, kept to encrypted connections where the person came over one.
+
+    Another node may have signed it, whose clock need not be ours.
+    """
+
+    def get_signing_serializer(self, app: Flask) -> URLSafeTimedSerializer | None:
+        serializer = super().get_signing_serializer(app)
+        if serializer is not None:
+            serializer.signer = LenientSigner
+        return serializer
 
     def get_cookie_secure(self, app: Flask) -> bool:
         return request.is_secure or super().get_cookie_secure(app)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from unittest import mock
 
 import pytest
 from flask.testing import FlaskClient
+from itsdangerous import TimestampSigner
 
 from automoderate.core.hub import Access, Identity
 from automoderate.dashboard import auth
@@ -13,6 +15,7 @@ from automoderate.directory import accounts
 from automoderate.directory.access import SQLDirectory
 from automoderate.directory.database import DatabaseUnavailable
 from automoderate.directory.sessions import SessionReader
+from automoderate.directory.signatures import CLOCK_LEEWAY
 from kits.dashboard_world import PASSWORD, SECRET_KEY, World, csrf_token, log_in
 
 
@@ -72,6 +75,25 @@ def test_the_session_is_a_new_one_after_login(client: FlaskClient) -> None:
     log_in(client, "olga")
     assert client.post("/auth/logout", data={"csrf_token": before}).location == "/"  # refused: another session's token
     assert client.get("/").status_code == 200
+
+
+def test_the_clock_of_the_node_that_logged_somebody_in_may_be_a_little_ahead(world: World, client: FlaskClient) -> None:
+    """The next page may come from another node, whose clock is behind."""
+    now = int(time.time())
+    with mock.patch.object(TimestampSigner, "get_timestamp", return_value=now + CLOCK_LEEWAY - 1):
+        token = csrf_token(client.get("/auth/login"))
+    form = {"username": "olga", "password": PASSWORD, "csrf_token": token}
+    with mock.patch.object(TimestampSigner, "get_timestamp", return_value=now):
+        assert client.post("/auth/login", data=form).status_code == 302
+        assert client.get("/").status_code == 200
+    for signed, status in ((CLOCK_LEEWAY - 1, 200), (3600, 302), (-30 * 86400, 200), (-32 * 86400, 302)):
+        another = world.app.test_client()
+        with (
+            mock.patch.object(TimestampSigner, "get_timestamp", return_value=now + signed),
+            another.session_transaction() as session,
+        ):
+            session["_user_id"] = world.owner.id
+        assert another.get("/").status_code == status, signed
 
 
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(client: FlaskClient) -> None:
