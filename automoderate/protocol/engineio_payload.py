@@ -7,9 +7,8 @@ refuses more than sixteen packets in a payload.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import enum
-import re
 from collections.abc import Iterable
 
 from engineio import packet
@@ -21,7 +20,9 @@ MAX_PACKETS = 1000
 The JavaScript client puts everything that waits into one payload, so that a page which emits a hundred events at once
 sends a hundred packets. python-engineio's servers take sixteen.
 """
-_NO_BASE64 = re.compile("[^A-Za-z0-9+/_-]+")
+_DIGITS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
+_NO_DIGITS = bytes(set(range(256)) - set(_DIGITS))
+_ONE_ALPHABET = bytes.maketrans(b"-_", b"+/")
 
 NOOP = b"6"
 """The payload that says nothing."""
@@ -70,11 +71,12 @@ def decode_base64(text: str) -> bytes:
     """The bytes that a client has written in base64, as Node.js reads it.
 
     Either alphabet will do, padding may be missing, other characters such as line breaks are skipped, and whatever
-    follows padding is none of it.
+    follows padding is none of it. They are taken out in one go: with ``re`` a megabyte of them
+    would hold the loop for forty milliseconds.
     """
-    digits = _NO_BASE64.sub("", text.partition("=")[0])
+    digits = text.partition("=")[0].encode("ascii", "ignore").translate(_ONE_ALPHABET, _NO_DIGITS)
     digits = digits[: len(digits) - (len(digits) % 4 == 1)]  # a single digit is not a whole byte
-    return base64.b64decode(digits + "=" * (-len(digits) % 4), altchars=b"-_")
+    return binascii.a2b_base64(digits + b"=" * (-len(digits) % 4))
 
 
 def encode_binary(data: bytes) -> str:

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from automoderate.protocol.engineio_payload import InvalidPacket, Kind, decode, encode, join, size_of, split
 
+_DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_OTHER_ALPHABET = str.maketrans("-_", "+/")
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x1e"))
 
 
@@ -41,6 +43,14 @@ def test_binary_comes_raw_or_as_base64() -> None:
 )  # fmt: skip
 def test_base64_is_taken_in_every_spelling_that_node_takes(text: str, data: bytes) -> None:
     assert decode(f"b{text}") == (Kind.MESSAGE, data)
+
+
+@settings(print_blob=True, derandomize=True)
+@given(st.text(st.sampled_from("AQz09+/-_=\n !\x00\xe9\u0661\U0001f600"), max_size=30))
+def test_base64_has_the_digits_that_it_has_and_nothing_else_counts(text: str) -> None:
+    digits = [_DIGITS.index(digit) for digit in text.partition("=")[0].translate(_OTHER_ALPHABET) if digit in _DIGITS]
+    bits = "".join(f"{digit:06b}" for digit in digits)
+    assert decode(f"b{text}")[1] == bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits) - 7, 8))
 
 
 def test_a_payload_that_is_no_utf8_is_refused() -> None:
