@@ -12,6 +12,10 @@ from websockets.utils import accept_key
 from automoderate.protocol.model import Request
 
 VERSION = "13"
+MAX_EXTENSIONS = 1024
+"""Characters of the extensions that a client offers; browsers write fifty. A head full takes 15 ms to parse."""
+MAX_SUBPROTOCOLS = 100
+"""Subprotocols that a client offers, however long: some clients put a token there."""
 
 
 def wants_websocket(request: Request) -> bool:
@@ -23,14 +27,16 @@ def answer(request: Request) -> list[tuple[str, str]] | None:
     """The headers that answer an upgrade request, or None where that breaks RFC 6455, section 4.2.1.
 
     Of the subprotocols that the client offers it gets the first, as from the reference server: browsers give up a
-    WebSocket that has none of them. No extension is taken, but the offer has to be well-formed (section 9.1). The
-    caller checks the version: a wrong one has an answer of its own (section 4.2.2).
+    WebSocket that has none of them. No extension is taken, but the offer has to be well-formed (section 9.1). There
+    are bounds to both. The caller checks the version: a wrong one has an answer of its own (section 4.2.2).
     """
     accept = accept_value(request)
     if accept is None:
         return None
     headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept)]
     protocols, extensions = request.header("sec-websocket-protocol"), request.header("sec-websocket-extensions")
+    if (protocols or "").count(",") >= MAX_SUBPROTOCOLS or len(extensions or "") > MAX_EXTENSIONS:
+        return None
     try:
         if protocols is not None:
             offered = parse_subprotocol(protocols)
