@@ -128,6 +128,7 @@ class Api:
         self._pending = PendingRequests(host)
         self.identification = host.identification
         self._gathering = Gathering(host, inspection, jobs)
+        self._scraped: tuple[float, Reply] | None = None
         self._admin = Admin(self, options.admin, questions, jobs, self._gathering)
         self._events: Methods = {"POST": Route(self._publish, MAX_BODY), "GET": Route(self._history)}
         self._paths: Mapping[str, Methods] = {
@@ -357,10 +358,12 @@ class Api:
         answer = {"status": "ready" if is_ready else "unavailable", "checks": checks}
         return json_reply(200 if is_ready else 503, answer)
 
-    async def _metrics(self, _: PendingRequest) -> Reply:
-        """The server's numbers."""
-        body, content_type = self._options.exposition(self._host.stats(), self._host.telemetry.histograms())
-        return Reply(200, body, content_type)
+    async def _metrics(self, pending: PendingRequest) -> Reply:
+        """The server's numbers, the same for all who ask in one turn: writing them down takes as long as a join."""
+        if self._scraped is None or self._scraped[0] != pending.now:
+            body, content_type = self._options.exposition(self._host.stats(), self._host.telemetry.histograms())
+            self._scraped = pending.now, Reply(200, body, content_type)
+        return self._scraped[1]
 
     async def _document(self, pending: PendingRequest) -> Reply:
         """What is the same for everybody."""

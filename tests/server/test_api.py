@@ -794,6 +794,25 @@ class TestOperators:
         assert {name: numbers[f"automoderate_{name}"] for name in expected} == expected
 
 
+    def test_who_asks_for_metrics_again_and_again_has_them_written_once_a_turn(self) -> None:
+        written: list[float] = []
+
+        def numbers(_stats: object, _histograms: object) -> tuple[bytes, str]:
+            written.append(simulation.now)
+            return b"# none\n", "text/plain"
+
+        simulation = Simulation(api=ApiOptions(exposition=numbers))
+        probes = [Program(simulation) for _ in range(20)]
+        for probe in probes:
+            probe.send("GET", "/metrics")
+        simulation.run()
+        assert [len(probe.replies) for probe in probes] == [1] * 20
+        assert len(written) == 1
+        simulation.advance(1.0)
+        probes[0].request("GET", "/metrics")
+        assert written[-1] == simulation.now
+
+
 class TestPaths:
     def test_wrong_paths_and_methods(self, program: Program) -> None:
         assert program.request("GET", "/api/nope").error == (404, "not_found")
