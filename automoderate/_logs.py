@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import ClassVar
 
@@ -20,6 +22,40 @@ TEXT, JSON = "text", "json"
 
 FIELDS = ("sid", "user", "project", "reason", "address", "worker")
 """What a line may say besides its event. There is none for cookies, keys or content, which stay out of the log."""
+
+
+LINES, MINUTE = 100, 60.0
+"""So many lines of one kind are written within so many seconds, where strangers bring them about."""
+
+
+class Sparingly:
+    """Writes what strangers can bring about as often as they like: so that they do not fill the log.
+
+    From any threads: a line too many or too few does no harm.
+    """
+
+    def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._logger = logger
+        self._clock = clock
+        self._kinds: dict[tuple[str, object], tuple[float, int]] = {}
+        """When the minute of each kind began, and how many there have been since."""
+
+    def log(self, level: int, message: str, *args: object, extra: Mapping[str, object]) -> None:
+        """Write a line, unless there were too many of the same ``message`` and reason.
+
+        The first line of a later minute says how many were left out.
+        """
+        now, kind = self._clock(), (message, extra.get("reason"))
+        began, count = self._kinds.get(kind, (now, 0))
+        if now < began + MINUTE:
+            self._kinds[kind] = began, count + 1
+            if count < LINES:
+                self._logger.log(level, message, *args, extra=extra)
+            return
+        self._kinds[kind] = now, 1
+        if count > LINES:
+            message, args = f"{message} (%d more like it were left out)", (*args, count - LINES)
+        self._logger.log(level, message, *args, extra=extra)
 
 
 class JsonFormatter(logging.Formatter):

@@ -6,11 +6,12 @@ import logging
 
 from itsdangerous import BadData, URLSafeTimedSerializer
 
+from automoderate._logs import Sparingly
 from automoderate.directory.signatures import WrongTime, load_signed
 
 __all__ = ["MAX_AGE", "refusal", "sign"]
 
-log = logging.getLogger(__name__)
+log = Sparingly(logging.getLogger(__name__))
 
 MAX_AGE = 60
 """Seconds for which a token is accepted."""
@@ -29,8 +30,8 @@ def refusal(token: str, secret_key: str) -> tuple[str, str] | None:
     try:
         subject = load_signed(_serializer(secret_key), token, MAX_AGE)
     except WrongTime as error:
-        log.warning(
-            "a command was refused: it was %s by the clock of this machine", error,
+        log.log(
+            logging.WARNING, "a command was refused: it was %s by the clock of this machine", error,
             extra={"event": "command_refused", "reason": str(error)},
         )  # fmt: skip
         return "wrong_time", f"The token was {error} by the server's clock"
@@ -38,10 +39,10 @@ def refusal(token: str, secret_key: str) -> tuple[str, str] | None:
         subject = None
     if subject == _SUBJECT:
         return None
-    log.warning(
-        "a command was refused: it was signed with another secret key",
+    log.log(
+        logging.WARNING, "a command was refused: it was signed with another secret key",
         extra={"event": "command_refused", "reason": "another secret key"},
-    )
+    )  # fmt: skip
     return "invalid_token", "The token is not valid"
 
 

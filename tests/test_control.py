@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import pytest
 from itsdangerous import URLSafeTimedSerializer
 
 from automoderate import control
+from automoderate._logs import LINES, Sparingly
 from automoderate.control import MAX_AGE
 from automoderate.directory.signatures import CLOCK_LEEWAY
 
@@ -25,6 +27,15 @@ def test_a_token_counts_with_the_same_secret(caplog: pytest.LogCaptureFixture) -
     assert caplog.messages == []
     assert refused(control.sign("another")) == "invalid_token"
     assert caplog.messages == ["a command was refused: it was signed with another secret key"]
+
+
+def test_who_tries_tokens_does_not_fill_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(control, "log", Sparingly(logging.getLogger("automoderate.control")))
+    for _ in range(3 * LINES):
+        refused("nonsense")
+    assert len(caplog.messages) == LINES
 
 
 @pytest.mark.parametrize("token", ["", "nonsense", "a.b.c", "\u20ac"])

@@ -166,3 +166,34 @@ def test_a_worker_says_its_number(form: str, capsys: pytest.CaptureFixture[str])
         assert json.loads(written)["worker"] == 3
     else:
         assert written.endswith(" INFO worker 3 automoderate.tests: here\n")
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_strangers_bring_about_is_said_so_often_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    log = _logs.Sparingly(OURS, clock)
+
+    def say(reason: str) -> None:
+        log.log(logging.INFO, "refused: %s", reason, extra={"event": "refused", "reason": reason})
+
+    with caplog.at_level(logging.INFO):
+        for _ in range(_logs.LINES + 900):
+            say("no cookie")
+        say("expired")
+        assert caplog.messages == ["refused: no cookie"] * _logs.LINES + ["refused: expired"]
+        caplog.clear()
+        clock.now += _logs.MINUTE
+        for _ in range(2):
+            say("no cookie")
+            say("expired")
+    assert caplog.messages == [
+        "refused: no cookie (900 more like it were left out)", "refused: expired",
+        "refused: no cookie", "refused: expired",
+    ]  # fmt: skip
+    assert {record.__dict__["reason"] for record in caplog.records} == {"no cookie", "expired"}

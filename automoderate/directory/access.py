@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
+from automoderate._logs import Sparingly
 from automoderate.core.hub import Access, Identity
 from automoderate.directory.database import Database, DatabaseUnavailable, storable
 from automoderate.directory.sessions import SessionReader, SessionUser
@@ -89,6 +90,7 @@ class SQLDirectory:
     def __init__(self, database: Database, reader: SessionReader) -> None:
         self._database = database
         self._reader = reader
+        self._log = Sparingly(logger)
 
     def session_cookie(self, cookie: str | None) -> str | None:
         """The session cookie's value in a whole Cookie header; None where it is absent. Asks no database."""
@@ -108,7 +110,7 @@ class SQLDirectory:
     def identify_many(self, cookies: Sequence[str | None]) -> list[Identity | Exception | None]:
         """The same of many, in one statement; an exception where a session cannot be read, with a store away, say.
 
-        The log says why a visitor counts as anonymous. It never gets the cookie.
+        The log says why a visitor counts as anonymous, though not of each in a flood. It never gets the cookie.
         """
         visitors = self._reader.read_many(cookies)
         named = {visitor.user_id for visitor in visitors if isinstance(visitor, SessionUser) and visitor.user_id}
@@ -117,7 +119,7 @@ class SQLDirectory:
             with self._asking() as connection:
                 rows = connection.execute(_USERS, {"users": _padded(named)})
                 found = {row.id: Identity(row.id, row.username or row.id) if row.is_active else None for row in rows}
-        return [visitor if isinstance(visitor, Exception) else _known(visitor, found) for visitor in visitors]
+        return [visitor if isinstance(visitor, Exception) else self._known(visitor, found) for visitor in visitors]
 
     def check_access(self, user_id: str, project_id: str) -> Access:
         """Whether the user may see the project."""
@@ -169,6 +171,23 @@ class SQLDirectory:
         """Ask the database for a sign of life. Raises DatabaseUnavailable."""
         self._database.ping()
 
+    def _known(self, visitor: SessionUser, found: Mapping[str, Identity | None]) -> Identity | None:
+        """Who the visitor is, where that is an active user; else the log says why not."""
+        user_id, problem = visitor.user_id, visitor.problem
+        if user_id is None:
+            self._log.log(
+                logging.INFO, "visitor is anonymous: %s", problem, extra={"event": "anonymous", "reason": problem}
+            )
+            return None
+        identity = found.get(user_id)
+        if identity is None:
+            problem = "inactive user" if user_id in found else "unknown user"
+            self._log.log(
+                logging.INFO, "visitor is anonymous: %s %r", problem, user_id,
+                extra={"event": "anonymous", "user": user_id, "reason": problem},
+            )  # fmt: skip
+        return identity
+
     @contextlib.contextmanager
     def _asking(self) -> Iterator[Connection]:
         try:
@@ -207,25 +226,6 @@ def _access(
 def _storable(text: str | None) -> str | None:
     """The text, None where no database could hold it: what it could not hold, it need not be asked for."""
     return text if text is not None and storable(text) else None
-
-
-def _known(visitor: SessionUser, found: Mapping[str, Identity | None]) -> Identity | None:
-    """Who the visitor is, where that is an active user; else the log says why not."""
-    if visitor.user_id is None:
-        logger.info(
-            "visitor is anonymous: %s", visitor.problem, extra={"event": "anonymous", "reason": visitor.problem}
-        )
-    elif visitor.user_id not in found:
-        logger.info(
-            "visitor is anonymous: unknown user %r", visitor.user_id,
-            extra={"event": "anonymous", "user": visitor.user_id, "reason": "unknown user"},
-        )  # fmt: skip
-    elif not found[visitor.user_id]:
-        logger.info(
-            "visitor is anonymous: inactive user %r", visitor.user_id,
-            extra={"event": "anonymous", "user": visitor.user_id, "reason": "inactive user"},
-        )  # fmt: skip
-    return found.get(visitor.user_id or "")
 
 
 def _padded(values: Collection[T]) -> list[T]:

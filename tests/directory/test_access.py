@@ -15,6 +15,7 @@ from attrs import frozen
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from sqlalchemy import event, insert
 
+from automoderate._logs import LINES
 from automoderate.core.hub import Access, Identity
 from automoderate.directory import access, accounts
 from automoderate.directory.access import CHUNK, SQLDirectory
@@ -319,6 +320,14 @@ def test_identify_logs_why_a_visitor_is_nobody_and_never_the_cookie(
             assert record.getMessage() == f"visitor is anonymous: {reason}"
             assert cookie is None or cookie.partition("session=")[2] not in caplog.text
     assert directory.session_user(login(app, world.stranger.id)) == world.stranger.id, "asks no database"
+
+
+def test_visitors_who_are_nobody_do_not_fill_the_log(directory: SQLDirectory, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="automoderate.directory"):
+        for number in range(3 * LINES):
+            directory.identify_many([None, f"session=x{number}"])
+    for reason in ("no cookie", "bad signature"):
+        assert caplog.messages.count(f"visitor is anonymous: {reason}") == LINES
 
 
 def test_a_user_without_a_word_on_being_active_is_not(world: World, directory: SQLDirectory, tamper: Tamper) -> None:

@@ -156,7 +156,9 @@ def upgrades() -> Iterator[Case]:
             f"extension {offer}", "http", upgrade(WS, f"Sec-WebSocket-Extensions: {offer}"), ("101", "text open"),
             "RFC 6455, 9.1", ends=True,
         )  # fmt: skip
-    yield http("101 subprotocols", upgrade(WS, f"Sec-WebSocket-Protocol: {','.join(map(str, range(101)))}"), BAD, "ours")
+    yield http(
+        "101 subprotocols", upgrade(WS, f"Sec-WebSocket-Protocol: {','.join(map(str, range(101)))}"), BAD, "ours"
+    )
     yield http("1 KB of extensions", upgrade(WS, f"Sec-WebSocket-Extensions: {'a;b=c,' * 170}abcde"), BAD, "ours")
     for name, offer, chosen in (
         ("100 subprotocols", f"Sec-WebSocket-Protocol: {','.join(map(str, range(100)))}", "101 0"),

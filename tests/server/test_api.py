@@ -793,7 +793,6 @@ class TestOperators:
         numbers = metrics(probe.request("GET", "/metrics"))
         assert {name: numbers[f"automoderate_{name}"] for name in expected} == expected
 
-
     def test_who_asks_for_metrics_again_and_again_has_them_written_once_a_turn(self) -> None:
         written: list[float] = []
 
