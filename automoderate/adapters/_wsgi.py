@@ -23,6 +23,7 @@ from attrs import define, field
 
 from automoderate._threads import Call, Inbox, ServerStopped, Workers, real
 from automoderate.adapters._environ import Environ, build
+from automoderate.protocol.complaints import Complaints
 from automoderate.protocol.driver import Driver
 from automoderate.protocol.model import Connection, Request
 from automoderate.protocol.outputs import RequestAborted, RequestBody, RequestFinished, RequestStarted
@@ -86,6 +87,7 @@ class Bridge:
         self._workers = Workers("automoderate-wsgi", threads, WAITING)
         self._exchanges: dict[Connection, Exchange] = {}
         self._running = 0
+        self._complaints = Complaints()
 
     @property
     def idle(self) -> bool:
@@ -150,11 +152,13 @@ class Bridge:
     def _receive(self, exchange: Exchange, data: bytes, now: float) -> None:
         try:
             exchange.body.write(data)
-        except OSError:  # the disk is full
-            log.exception(
-                "Cannot store the body of %s %r", exchange.request.method, exchange.request.path,
-                extra={"event": "body_not_stored"},
-            )  # fmt: skip
+        except OSError as error:  # the disk is full
+            if self._complaints.due("", "body", now):
+                log.error(  # noqa: TRY400
+                    "Cannot store the body of %s %r (said once a minute): %s",
+                    exchange.request.method, exchange.request.path, error,
+                    extra={"event": "body_not_stored", "reason": str(error)},
+                )  # fmt: skip
             self._refuse(exchange, HTTPStatus.INSUFFICIENT_STORAGE, now)
         else:
             exchange.size += len(data)
@@ -174,10 +178,12 @@ class Bridge:
             self._running += 1
         else:
             exchange.running = False
-            log.warning(
-                "Too many requests waiting: refused %s %r", exchange.request.method, exchange.request.path,
-                extra={"event": "request_refused", "reason": "too many requests waiting"},
-            )  # fmt: skip
+            if self._complaints.due("", "busy", now):
+                log.warning(
+                    "Too many requests waiting (said once a minute): refused %s %r",
+                    exchange.request.method, exchange.request.path,
+                    extra={"event": "request_refused", "reason": "too many requests waiting"},
+                )  # fmt: skip
             self._refuse(exchange, HTTPStatus.SERVICE_UNAVAILABLE, now)
 
     def _refuse(self, exchange: Exchange, status: HTTPStatus, now: float) -> None:
