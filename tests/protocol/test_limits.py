@@ -367,11 +367,26 @@ def test_of_each_visitor_a_line_a_minute_is_said_of_each_kind(caplog: pytest.Log
         complaints.say("192.0.2.1", "packet", "something else" * 1000, SILENCE)
         assert caplog.messages[-1].startswith("Refused what 192.0.2.1 sent: something else")
         assert len(caplog.messages[-1]) < 2 * LONGEST
-        for number in range(MOST_REMEMBERED):
-            complaints.say(f"198.51.{number // 250}.{number % 250}", "packet", "something", SILENCE)
+
+
+def test_a_thousand_networks_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    complaints = Complaints()
+
+    def complain(visitors: int, now: float) -> int:
+        """How many lines there are of so many visitors, who are refused in turn."""
         caplog.clear()
-        complaints.say("192.0.2.1", "packet", "something", SILENCE + 1)
-    assert len(caplog.messages) == 1
+        for number in range(visitors):
+            complaints.say(f"2001:db8:{number % visitors:x}::1", "packet", "something", now)
+        return len(caplog.messages)
+
+    with caplog.at_level(logging.INFO, "automoderate.protocol"):
+        assert complain(MOST_REMEMBERED, 0.0) == MOST_REMEMBERED
+        assert complain(5 * MOST_REMEMBERED, 1.0) == 1
+        assert caplog.messages[0].startswith(f"Refused more than {MOST_REMEMBERED} times")
+        assert complain(5 * MOST_REMEMBERED, SILENCE - 1) == 0
+        assert complain(5 * MOST_REMEMBERED, SILENCE) == MOST_REMEMBERED
+        assert complain(5 * MOST_REMEMBERED, SILENCE + 1) == 1
+        assert complain(1, 2 * SILENCE) == 1
 
 
 @pytest.mark.parametrize(
