@@ -328,6 +328,8 @@ class EngineIOServer:
             self._turns.spend(of_head(min(before, MAX_HEAD), 0))
             return True
         self._turns.spend(CHUNK)
+        if event is Signal.END:
+            self._http.large.forget(connection)
         if isinstance(event, bytes):
             self._turns.spend(of_bytes(len(event)))
             self._on_body(connection, event, now)
@@ -378,6 +380,8 @@ class EngineIOServer:
             self._http.proceed(connection)
 
     def _on_body(self, connection: Connection, data: bytes, now: float) -> None:
+        assert connection.request is not None, "a body belongs to a request"
+        self._note_size(connection, connection.request.client_address, self._http.received(connection), now)
         if connection.state is ConnectionState.APPLICATION:
             if self._http.received(connection) > self.config.max_request_body:
                 self._say_too_large(connection, self.config.max_request_body, now)
@@ -389,6 +393,19 @@ class EngineIOServer:
         else:
             connection.body = connection.body or bytearray()
             connection.body += data
+
+    def _note_size(self, connection: Connection, address: str, size: int, now: float) -> None:
+        """So much has come of a body or message. What its visitor has begun first may have to end for that."""
+        oldest = self._http.large.note(connection, address, size)
+        if oldest is None:
+            return
+        session = oldest.session
+        if oldest.websocket is None:
+            self._http.reject(oldest, 408, now)
+        elif session is not None and session.probe is oldest:
+            self._upgrades.cancel(session, now)
+        elif session is not None:
+            self._closing.terminate(session, CloseReason.FLOOD, Farewell.BROKEN, now)
 
     def _say_too_large(self, connection: Connection, allowed: int, now: float) -> None:
         assert connection.request is not None, "a body belongs to a request"
@@ -503,6 +520,8 @@ class EngineIOServer:
         self._http.write(connection, wire.data_to_send())
         if frames > len(received) and connection.session is not None:
             self._packets.charge(connection.session, (frames - len(received)) / FRAMES_A_PACKET, now)
+        if connection.session is not None and (wire.held or self._http.large):
+            self._note_size(connection, connection.session.client_address, wire.held, now)
         for message in received:
             session = connection.session
             if isinstance(message, websocket.WebSocketEnd):

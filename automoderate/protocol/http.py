@@ -36,7 +36,7 @@ from automoderate.protocol.model import Connection, ConnectionState, HttpExchang
 from automoderate.protocol.outbox import Outbox
 from automoderate.protocol.proxies import counted
 from automoderate.protocol.timers import Timers
-from automoderate.protocol.unfinished import Unfinished
+from automoderate.protocol.unfinished import Large, Unfinished
 
 _LOGGER = logging.getLogger("automoderate.protocol.http")
 
@@ -78,6 +78,8 @@ class HttpServer:
         """Connections that were given up, each with what it was busy with."""
         self._silent: Unfinished[Connection] = Unfinished(config.max_pending, _say_too_many)
         """Connections on which no request has come yet."""
+        self.large: Large[Connection] = Large(_say_too_large)
+        """Connections on which much of a body, or of a WebSocket's message, has come, and not all of it."""
         self.closing = False
         """Set while draining: every answer is the last one on its connection."""
 
@@ -295,6 +297,7 @@ class HttpServer:
 
     def _give_up(self, connection: Connection, state: ConnectionState) -> None:
         self._abandon(connection)
+        self.large.forget(connection)
         if connection.websocket is not None:
             connection.websocket.forget()
         connection.state = state
@@ -367,8 +370,8 @@ class HttpServer:
         if connection.unread or connection.half_closed:
             self.finished.append(connection)
 
-    @staticmethod
-    def _forget_request(connection: Connection) -> None:
+    def _forget_request(self, connection: Connection) -> None:
+        self.large.forget(connection)
         connection.request = connection.session = connection.body = None
         connection.state = ConnectionState.IDLE
 
@@ -381,6 +384,13 @@ def _say_too_many(address: str) -> None:
     _LOGGER.info(
         "Closed a connection from %s, which has too many without a request", address,
         extra={"event": "connection_closed", "address": address, "reason": "too many without a request"},
+    )  # fmt: skip
+
+
+def _say_too_large(address: str) -> None:
+    _LOGGER.info(
+        "Closed a connection from %s, which has too many large bodies or messages under way", address,
+        extra={"event": "connection_closed", "address": address, "reason": "too many large bodies"},
     )  # fmt: skip
 
 

@@ -58,6 +58,8 @@ CONNECT_PACKETS = 10
 """A CONNECT costs about as much as so many other packets."""
 MAX_NAMESPACES = 64
 """Namespaces one session may be in at a time."""
+MAX_NAMESPACE, NAMESPACE_PACKET = 4096, 64
+"""Characters of a namespace, with its query, and those that count as a packet more: who is refused gets it back."""
 
 
 @define(eq=False, weakref_slot=False)
@@ -257,6 +259,8 @@ class SocketIOServer(Layer[EngineIOEvent]):
             raise BrokenPacket("an attachment was expected")
         parsed = parse_packet(data)
         if parsed.attachments:
+            if state.client(parsed.namespace) is None:
+                raise BrokenPacket("not connected to this namespace")  # nothing is kept for a stranger
             state.partial = PartialPacket(parsed, len(data))
             return None
         return parsed
@@ -284,11 +288,13 @@ class SocketIOServer(Layer[EngineIOEvent]):
     def _on_connect(self, state: _SocketIOSession, session: Session, namespace: str, auth: Any, now: float) -> None:
         if state.client(namespace) is not None or len(state.clients) >= MAX_NAMESPACES:
             raise BrokenPacket("connected to this namespace before, or to too many")
+        if len(namespace) > MAX_NAMESPACE:
+            raise BrokenPacket("the namespace is too long")
         if auth is ABSENT:
             auth = {}
         if not isinstance(auth, dict):
             raise BrokenPacket("the payload of CONNECT is an object")
-        self._engine.charge(session, CONNECT_PACKETS, now)
+        self._engine.charge(session, CONNECT_PACKETS + len(namespace) // NAMESPACE_PACKET, now)
         client = Client(self._new_id(), namespace, session)
         state.clients += (client,)
         self._events.append(ClientConnecting(client, auth))

@@ -1,4 +1,7 @@
-"""What one address has begun and not finished: connections without a request, sessions that wait to be let in."""
+"""What one address has begun and not finished.
+
+Connections without a request, sessions that wait to be let in, large bodies and messages whose end is still to come.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,12 @@ from typing import Generic, TypeVar
 
 from automoderate.protocol.proxies import visitor
 
-__all__ = ["Unfinished"]
+__all__ = ["LARGE", "MAX_LARGE", "Large", "Unfinished"]
+
+LARGE = 64 * 1024
+"""Bytes that have arrived of a body or a message, from which on it counts for its visitor until it is complete,"""
+MAX_LARGE = 100
+"""and how many such one visitor may have: a hundred megabytes by default."""
 
 ItemT = TypeVar("ItemT", bound=Hashable)
 
@@ -49,3 +57,31 @@ class Unfinished(Generic[ItemT]):
             if not items:
                 del self._of[who]
                 self._told.discard(who)
+
+
+class Large(Generic[ItemT]):
+    """Bodies and messages of which much has arrived, and not all: so many for each visitor, by their connections."""
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._unfinished: Unfinished[ItemT] = Unfinished(MAX_LARGE, say)
+        self._addresses: dict[ItemT, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._addresses)
+
+    def note(self, item: ItemT, address: str, size: int) -> ItemT | None:
+        """So many bytes have arrived; returns what has to end for that, if anything."""
+        if size <= LARGE:
+            self.forget(item)
+            return None
+        self._addresses[item] = address
+        oldest = self._unfinished.add(item, address)
+        if oldest is not None:
+            del self._addresses[oldest]
+        return oldest
+
+    def forget(self, item: ItemT) -> None:
+        """It is complete, or over. Idempotent."""
+        address = self._addresses.pop(item, None)
+        if address is not None:
+            self._unfinished.discard(item, address)

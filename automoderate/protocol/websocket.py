@@ -55,8 +55,8 @@ def binary_frame(data: bytes) -> bytes:
 class _Parser(Protocol):
     """The library's parser, with a limit on fragments, a rule or two more, and what a WebSocket needs with it only."""
 
-    missing = 0
-    """Bytes that are still to come of a frame of which it has the beginning."""
+    size = missing = 0
+    """Bytes of a frame of which it has the beginning, and of those the ones that are still to come."""
     skipping = False
     """That frame came behind our close frame, and means nothing."""
     fragments: bytearray | None = None
@@ -128,6 +128,7 @@ class WebSocket:
             protocol = self._parser()
             if not missing:
                 protocol.skipping = self._closed and data[at] & 0x0F != Opcode.CLOSE
+                protocol.size = size
             protocol.missing = size - here
             if not protocol.skipping:
                 self._parse(protocol, data[at : at + here], received)
@@ -191,6 +192,14 @@ class WebSocket:
         if self._protocol is not None:
             self._protocol.parser.close()
             self._protocol = None
+
+    @property
+    def held(self) -> int:
+        """Bytes that have arrived of a message whose end is still to come."""
+        protocol = self._protocol
+        if protocol is None:
+            return 0
+        return len(protocol.fragments or b"") + (protocol.size - protocol.missing if protocol.missing else 0)
 
     def data_to_send(self) -> bytes:
         """What is to be sent now: pongs, and the close frame that ``close`` has made."""

@@ -267,6 +267,14 @@ def events() -> Iterator[Case]:
     for namespace in ("/custom?token=abc", "/custom?", "/nobody", "/CUSTOM", "/custom/"):
         refused = f'text 44{namespace},{{"message":"Invalid namespace"}}'
         yield Case(f"namespace {namespace}", "websocket", frame(f"40{namespace},{{}}"), (refused,), SIO)
+    longest = "/" + "x" * 4095
+    refused = f'text 44{longest},{{"message":"Invalid namespace"}}'
+    yield Case("namespace of 4,096 characters", "websocket", frame(f"40{longest},"), (refused,), "ours")
+    yield broken("namespace of 4,097 characters", f"40{longest}x,", source="ours; the reference sends it back")
+    yield Case(
+        "attachments before a connect", "websocket", frame('451-["x",{"_placeholder":true,"num":0}]'), ("close 1005",),
+        f"{SIO}, which first waits for them", ends=True,
+    )  # fmt: skip
     yield Case("namespace, slash", "websocket", frame("40/,"), GREETED, SIO)
     yield Case(
         "infinite number for auth", "websocket", frame('40/custom,{"a":1e999}'), ('text 40/custom,{"sid":"…"}',), js

@@ -18,15 +18,16 @@ from automoderate.protocol import (
     SessionClosed,
     SessionOpened,
     SocketIOServer,
+    unfinished,
 )
 from automoderate.protocol.complaints import LONGEST, MOST_REMEMBERED, SILENCE, Complaints
 from automoderate.protocol.engineio_packets import BURST, FRAMES_A_PACKET, RATE
 from automoderate.protocol.engineio_payload import MAX_PACKETS
 from automoderate.protocol.http import LINGER, MAX_PIPELINED_REQUESTS
 from automoderate.protocol.http_reading import MAX_CHUNKS, MIN_CHUNK
-from automoderate.protocol.socketio import CONNECT_PACKETS, MAX_NAMESPACES
+from automoderate.protocol.socketio import CONNECT_PACKETS, MAX_NAMESPACE, MAX_NAMESPACES, NAMESPACE_PACKET
 from automoderate.protocol.socketio_packets import MAX_VALUES, BrokenPacket, parse_packet
-from automoderate.protocol.unfinished import Unfinished
+from automoderate.protocol.unfinished import LARGE, Unfinished
 from kits.memory import allocated
 
 PATH = "/socket.io/?EIO=4&transport="
@@ -136,6 +137,16 @@ def test_a_client_that_comes_and_goes_within_its_session_is_ended(sio: Any) -> N
     line.say(*["40", "41"] * 20)
     assert reasons(sio) == [CloseReason.FLOOD]
     assert len(sio.taken(ClientConnecting)) <= times + 20
+
+
+def test_a_long_namespace_counts_more(sio: Any) -> None:
+    line = opened(sio)
+    names = [f"{number:04}{'x' * (MAX_NAMESPACE - 5)}" for number in range(MAX_NAMESPACES)]
+    times = BURST // (CONNECT_PACKETS + MAX_NAMESPACE // NAMESPACE_PACKET + 1)
+    line.say(*[f"40/{name}," for name in names[:times]])
+    assert reasons(sio) == []
+    line.say(*[f"40/{name}," for name in names[times : times + 2]])
+    assert reasons(sio) == [CloseReason.FLOOD]
 
 
 def test_what_clients_send_when_they_come_back_is_far_from_the_bound(sio: Any) -> None:
@@ -278,6 +289,95 @@ def test_nothing_is_remembered_of_what_is_finished() -> None:
         pending.discard(name, "192.0.2.2")
     assert not pending
     assert said == ["192.0.2.1"]
+
+
+SENT = LARGE + 1000
+
+
+def begin_body(net: Any, address: str = "192.0.2.1") -> Any:
+    """Much of a POST, and not all."""
+    line = net.connect(address)
+    sid = line.get(f"{PATH}polling").text[9:].partition(chr(34))[0]
+    head = f"POST {PATH}polling&sid={sid} ".encode() + HEAD + b"Content-Length: %d\r\n\r\n" % (SENT + 1)
+    line.send(head + b"4" * SENT)
+    return line
+
+
+def begin_page(net: Any) -> Any:
+    """Much of a request to the application."""
+    line = net.connect()
+    line.send(b"POST /x " + HEAD + b"Content-Length: %d\r\n\r\n" % (SENT + 1) + b"4" * SENT)
+    return line
+
+
+def begin_frame(net: Any) -> Any:
+    """Much of a frame."""
+    line = opened(net)
+    line.send(b"\x81\xff" + (SENT + 1).to_bytes(8, "big") + bytes(4) + b"4" * SENT)
+    return line
+
+
+def begin_fragments(net: Any) -> Any:
+    """Much of a message, in two fragments."""
+    line = opened(net)
+    for opcode in (b"\x01", b"\0"):
+        line.send(opcode + b"\xfe" + (SENT // 2).to_bytes(2, "big") + bytes(4) + b"4" * (SENT // 2))
+    return line
+
+
+def begin_probe(net: Any) -> Any:
+    """Much of a frame on a WebSocket to which nobody has upgraded."""
+    _, polls = polled(net)
+    line = net.connect()
+    line.upgrade(polls.replace("polling", "websocket"))
+    line.send(b"\x81\xff" + (SENT + 1).to_bytes(8, "big") + bytes(4) + b"4" * SENT)
+    return line
+
+
+def was_ended(line: Any) -> bool:
+    """Whether the server has said that it hears no more."""
+    return line.ended is not None or b"\x88" in line.received or b"HTTP/1.1 408" in line.received
+
+
+BEGINNINGS = [begin_body, begin_page, begin_frame, begin_fragments, begin_probe]
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch, make: Any) -> Any:
+    """A server where a visitor may have three large ones under way."""
+    monkeypatch.setattr(unfinished, "MAX_LARGE", 3)
+    return make(EngineIOServer, path="/socket.io/", max_payload=1_000_000)
+
+
+@pytest.mark.parametrize("begin", BEGINNINGS, ids=lambda begin: begin.__name__)
+def test_of_what_is_large_and_not_complete_the_oldest_makes_room(
+    few: Any, caplog: pytest.LogCaptureFixture, begin: Any
+) -> None:
+    other = begin_body(few, "192.0.2.2")
+    with caplog.at_level(logging.INFO):
+        lines = [begin(few) for _ in range(3)]
+        assert not any(map(was_ended, lines))
+        lines += [begin(few) for _ in range(3)]
+        assert list(map(was_ended, lines)) == [True] * 3 + [False] * 3
+        few.wait(LINGER)
+    assert all(line.ended for line in lines[:3])
+    assert not was_ended(other)
+    assert caplog.text.count("192.0.2.1, which has too many large bodies or messages under way") == 1
+
+
+def test_what_was_large_and_is_complete_or_over_does_not_count(few: Any) -> None:
+    body, page, frame, fragments = begin_body(few), begin_page(few), begin_frame(few), begin_fragments(few)
+    assert was_ended(body)  # it was the oldest
+    frame.send(b"4")
+    begin_body(few).send(b"4")
+    fragments.send(b"\x80\x80" + bytes(4))
+    begin_frame(few).lose()
+    begin_body(few).lose()
+    lines = [begin_frame(few) for _ in range(2)]
+    page.send(b"4")
+    lines.append(begin_frame(few))
+    assert not any(map(was_ended, [page, frame, fragments, *lines]))
+    assert len(few.taken(MessageReceived)) == 3
 
 
 @pytest.mark.parametrize("end", ["client", "server"])
