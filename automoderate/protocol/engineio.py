@@ -402,10 +402,12 @@ class EngineIOServer:
         session = oldest.session
         if oldest.websocket is None:
             self._http.reject(oldest, 408, now)
-        elif session is not None and session.probe is oldest:
+            return
+        if session is not None and session.probe is oldest:
             self._upgrades.cancel(session, now)
         elif session is not None:
             self._closing.terminate(session, CloseReason.FLOOD, Farewell.BROKEN, now)
+        self._http.linger(oldest, now)  # what it has sent is let go of at once
 
     def _say_too_large(self, connection: Connection, allowed: int, now: float) -> None:
         assert connection.request is not None, "a body belongs to a request"

@@ -359,6 +359,7 @@ def test_of_what_is_large_and_not_complete_the_oldest_makes_room(
         assert not any(map(was_ended, lines))
         lines += [begin(few) for _ in range(3)]
         assert list(map(was_ended, lines)) == [True] * 3 + [False] * 3
+        assert not any(line.connection.websocket or line.connection.body for line in lines[:3])
         few.wait(LINGER)
     assert all(line.ended for line in lines[:3])
     assert not was_ended(other)
