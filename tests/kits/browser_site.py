@@ -124,9 +124,14 @@ class Visitors:
         expect(page.get_by_role("heading", name="Projects")).to_be_visible()
 
     def watching(self, user: accounts.UserInfo | None = None, **options: Any) -> Page:
-        """A page of a new profile on the live page, and live."""
-        page = self.logged_in(user, **options)
+        """A page of a new profile on the live page, and live.
+
+        It comes there straight from the login: a page that is left before it is live leaves a session behind, until
+        its ping is missed.
+        """
+        page = self.page(**options)
         page.goto(self.site.live_url)
+        log_in(page, user or self.site.member)
         expect_state(page, "live")
         return page
 
