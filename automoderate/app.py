@@ -30,7 +30,7 @@ from automoderate import _logs, adapters, contract, control
 from automoderate.adapters.runtime import Certificate, Handle, Options
 from automoderate.backplane.memory import MemoryBackplane
 from automoderate.core.hub import Limits
-from automoderate.dashboard import client_installed, create_app, is_genuine
+from automoderate.dashboard import client_installed, create_app, is_genuine, put_inspector_beside
 from automoderate.directory.access import SQLDirectory
 from automoderate.directory.database import Database, DatabaseUnavailable
 from automoderate.directory.sessions import SessionReader
@@ -65,7 +65,7 @@ CLIENT_FOLDER = Path(__file__).parent / "dashboard" / "static" / "vendor"
 """Where building the package puts the client for browsers."""
 
 API_PREFIX = "/realtime"
-"""Where the publishing API is while another application is mounted."""
+"""Where our own API and pages are while another application is mounted."""
 
 MAKE_A_SECRET = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
@@ -353,7 +353,7 @@ def _assemble_web(
             SECRET_KEY_FALLBACKS=list(settings.secret_key_fallbacks),
             SESSION_COOKIE_NAME=settings.session_cookie_name,
         )
-    return mounted, signer
+    return put_inspector_beside(mounted, API_PREFIX, database, realtime, signer), signer
 
 
 def _announce_logouts(app: Flask, realtime: Realtime) -> None:

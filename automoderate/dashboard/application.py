@@ -1,25 +1,22 @@
-"""Putting the Flask application together."""
+"""Putting the dashboard together."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, request, url_for
 from flask.sessions import SecureCookieSessionInterface
+from flask_wtf.csrf import generate_csrf
 from itsdangerous import URLSafeTimedSerializer
 
-from automoderate.dashboard import auth, inspector, pages, problems
-from automoderate.dashboard.services import install
+from automoderate.dashboard import auth, frame, inspector, pages
+from automoderate.dashboard.services import Person, Services
 from automoderate.directory.database import Database
 from automoderate.directory.signatures import LenientSigner
 from automoderate.realtime import Realtime
 
 MAX_FORM_SIZE = 64 * 1024
 """Bytes of a form; a login needs a few hundred."""
-
-_HOST = re.compile(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 
 
 class _SessionInterface(SecureCookieSessionInterface):
@@ -64,32 +61,35 @@ def create_app(
         SESSION_COOKIE_SAMESITE="Lax",
         WTF_CSRF_TIME_LIMIT=None,  # as long as the session: a live page stays open for days
     )
-    install(app, database, realtime, content_url)
+    frame.install(app, Services(database, realtime, content_url, _Dashboard()))
     auth.install(app)
     pages.install(app)
-    problems.install(app)
     inspector.install(app)
-    app.after_request(_secure)
     return app
 
 
-def _secure(response: Response) -> Response:
-    """Headers that keep a page from running, loading or being framed by anything that is not ours."""
-    connect = "connect-src 'self'"
-    if _HOST.fullmatch(request.host):
-        # Browsers disagree on whether 'self' covers the WebSocket of the same origin.
-        connect += f" ws://{request.host} wss://{request.host}"
-    headers: dict[str, Any] = {
-        "Content-Security-Policy": (
-            f"default-src 'self'; {connect}; object-src 'none'; base-uri 'none'; form-action 'self'; "
-            "frame-ancestors 'none'"
-        ),
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "same-origin",
-        "Cross-Origin-Opener-Policy": "same-origin",
-    }
-    for name, value in headers.items():
-        response.headers.setdefault(name, value)
-    if request.endpoint != "static":
-        response.headers.setdefault("Cache-Control", "no-store")
-    return response
+class _Dashboard:
+    """The dashboard, as the surroundings of its own pages."""
+
+    way_home = "Go to your projects"
+
+    def person(self) -> Person | None:
+        return auth.current_person()
+
+    def home(self) -> str:
+        return url_for("pages.projects")
+
+    def links(self, person: Person) -> Sequence[tuple[str, str, str]]:
+        links = [("Projects", self.home(), "pages.projects")]
+        if person.is_admin:
+            links.append(("Inspector", url_for("inspector.inspector"), "inspector.inspector"))
+        return links
+
+    def login(self, back: str | None = None) -> str:
+        return url_for("auth.login", next=back)
+
+    def logout(self) -> str:
+        return url_for("auth.logout")
+
+    def token(self, _person: Person) -> str:
+        return str(generate_csrf())

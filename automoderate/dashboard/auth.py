@@ -9,13 +9,11 @@ from concurrent.futures import Future
 from urllib.parse import urlsplit
 
 import flask_login
-from attrs import field, frozen
 from flask import (
     Blueprint,
     Flask,
     Response,
     current_app,
-    g,
     make_response,
     redirect,
     render_template,
@@ -23,17 +21,15 @@ from flask import (
     session,
     url_for,
 )
-from flask_wtf.csrf import CSRFError, CSRFProtect, validate_csrf
+from flask_wtf.csrf import CSRFError, CSRFProtect
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
-from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.wrappers import Response as BaseResponse
 
 from automoderate.dashboard.problems import problem
-from automoderate.dashboard.services import services
+from automoderate.dashboard.services import Person, load_person, services
 from automoderate.directory import accounts
-from automoderate.directory.database import DatabaseUnavailable
 from automoderate.protocol.proxies import visitor
 
 log = logging.getLogger(__name__)
@@ -43,22 +39,6 @@ PER_ADDRESS = RateLimitItemPerMinute(30)
 
 PER_ACCOUNT = RateLimitItemPerMinute(10, 5)
 """Attempts to log in as one user in five minutes; forgotten when one succeeds."""
-
-
-@frozen
-class Person:
-    """The logged-in user as Flask-Login sees it."""
-
-    id: str
-    username: str
-    is_admin: bool = False
-    is_authenticated: bool = field(default=True, init=False)
-    is_active: bool = field(default=True, init=False)
-    is_anonymous: bool = field(default=False, init=False)
-
-    def get_id(self) -> str:
-        """What the session names the user by."""
-        return self.id
 
 
 class LoginLimiter:
@@ -96,7 +76,6 @@ def install(app: Flask) -> None:
     CSRFProtect(app)
     app.extensions["automoderate_login_limiter"] = LoginLimiter()
     app.register_error_handler(CSRFError, _form_expired)
-    app.context_processor(lambda: {"person": _greeted()})
     blueprint = Blueprint("auth", __name__, url_prefix="/auth")
     blueprint.add_url_rule("/login", view_func=login)
     blueprint.add_url_rule("/login", view_func=log_in, methods=["POST"])
@@ -105,38 +84,10 @@ def install(app: Flask) -> None:
     app.register_blueprint(blueprint)
 
 
-def load_person(user_id: str) -> Person | None:
-    """The active user with this id."""
-    user = accounts.get_user(services().database, user_id)
-    if user is None or not user.is_active:
-        return None
-    return Person(user.id, user.username, accounts.is_admin(services().database, user_id))
-
-
 def current_person() -> Person | None:
     """Who is logged in, looked up once a request."""
     user = flask_login.current_user._get_current_object()  # noqa: SLF001 - Werkzeug's documented way
     return user if isinstance(user, Person) else None
-
-
-def _greeted() -> Person | None:
-    """Whom a page greets; None where the database cannot say, since a page about a failure must not fail itself."""
-    if g.get("without_person"):
-        return None
-    try:
-        return current_person()
-    except (SQLAlchemyError, DatabaseUnavailable):
-        return None
-
-
-def is_genuine(app: Flask, cookie: str | None, token: str) -> bool:
-    """Whether the forms of a session, that of a ``Cookie`` header, have this token. ``app`` is whose session it is."""
-    with app.test_request_context(environ_overrides={"HTTP_COOKIE": cookie or ""}):
-        try:
-            validate_csrf(token)
-        except ValueError:
-            return False
-    return True
 
 
 def login() -> BaseResponse:

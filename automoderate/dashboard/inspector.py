@@ -5,8 +5,9 @@ from __future__ import annotations
 from flask import Blueprint, Flask, g, make_response, render_template, request
 from werkzeug.wrappers import Response
 
-from automoderate.dashboard.pages import require_person
+from automoderate.dashboard.frame import require_person
 from automoderate.dashboard.problems import here, problem
+from automoderate.dashboard.services import services
 
 
 def install(app: Flask) -> None:
@@ -22,4 +23,9 @@ def inspector() -> Response:
     if not g.me.is_admin:
         text = "It shows what happens on all nodes. Whoever runs this site can make you an administrator."
         return problem(403, "admin_required", "This page is for administrators", text)
-    return make_response(render_template("inspector.html", api=f"{request.script_root}/api/admin", here=here()))
+    around = services().around
+    page = render_template(
+        "inspector.html", api=f"{request.script_root}/api/admin", token=around.token(g.me),
+        login_url=around.login(here()) or around.home(),
+    )  # fmt: skip
+    return make_response(page)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flask import Blueprint, Flask, g, make_response, redirect, render_template, url_for
+from flask import Blueprint, Flask, g, make_response, render_template
 from werkzeug.wrappers import Response
 
-from automoderate.dashboard.auth import current_person
+from automoderate.dashboard.frame import require_person
 from automoderate.dashboard.problems import here, problem
 from automoderate.dashboard.services import services
 from automoderate.directory import accounts
@@ -28,12 +28,6 @@ def install(app: Flask) -> None:
     blueprint.add_url_rule("/", view_func=projects)
     blueprint.add_url_rule("/projects/<project_id>", view_func=live)
     app.register_blueprint(blueprint)
-
-
-def require_person() -> Response | None:
-    """Send a visitor who is not logged in to the login, and back here afterwards."""
-    g.me = current_person()
-    return redirect(url_for("auth.login", next=here())) if g.me is None else None
 
 
 def projects() -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from urllib.parse import quote
 
-from flask import Flask, g, make_response, render_template, request, url_for
+from flask import Flask, g, make_response, render_template, request
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.wrappers import Response
 
+from automoderate.dashboard.services import services
 from automoderate.directory.database import DatabaseUnavailable
 
 log = logging.getLogger(__name__)
@@ -40,13 +41,14 @@ def here() -> str:
 def problem(status: int, code: str, title: str, text: str, *, retry: bool = False, log_in: bool = False) -> Response:
     """The page that tells of it, under a ``code`` for scripts.
 
-    The way on is to the projects, and first to the same page where it helps to ``retry``; or it is to ``log_in``.
+    The way on leads home, and first to the same page where it helps to ``retry``; or it is to ``log_in``.
     """
-    ways_on = [("Go to your projects", url_for("pages.projects"))]
+    around = services().around
+    ways_on = [(around.way_home, around.home())]
     if retry:
         ways_on.insert(0, ("Try again", _again()))
-    if log_in:
-        ways_on = [("Log in", url_for("auth.login"))]
+    if log_in and (address := around.login()) is not None:
+        ways_on = [("Log in", address)]
     page = render_template("problem.html", status=status, code=code, title=title, text=text, ways_on=ways_on)
     return make_response(page, status)
 
@@ -54,7 +56,7 @@ def problem(status: int, code: str, title: str, text: str, *, retry: bool = Fals
 def _again() -> str:
     """Where to try again: not with what a form sent, which only the browser has."""
     form = request.endpoint == "auth.log_in"
-    return here() if form or request.method in ("GET", "HEAD") else url_for("pages.projects")
+    return here() if form or request.method in ("GET", "HEAD") else services().around.home()
 
 
 def _http_error(error: HTTPException) -> Response:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from hashlib import sha512
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import frozen
 from flask import Flask
@@ -20,7 +20,6 @@ from werkzeug.test import create_environ
 
 from automoderate.directory.database import storable
 from automoderate.directory.signatures import WrongTime, load_signed
-from automoderate.protocol.model import Request
 
 MAX_USER_ID_LENGTH = 100
 """Longest user id, in characters, that is looked up; the ids themselves are UUIDs of 36."""
@@ -32,6 +31,17 @@ class SessionUser:
 
     user_id: str | None
     problem: str = ""
+
+
+class Sender(Protocol):
+    """Who sent a request: as much of it as Flask-Login knows a browser by."""
+
+    @property
+    def client_address(self) -> str:
+        """Where the request comes from."""
+
+    def header(self, name: str, /) -> str | None:
+        """The value of a header, in lower case; None where it is absent."""
 
 
 @frozen
@@ -62,7 +72,7 @@ class SessionReader:
             return None
         return parse_cookie(_decoded(cookie)).get(name)
 
-    def identification(self, request: Request) -> str | None:
+    def identification(self, request: Sender) -> str | None:
         """What ``read`` has to know of a request: its Cookie header, most often.
 
         Where Flask-Login protects the application's sessions strongly, the browser stands behind a line break, as it
@@ -136,7 +146,7 @@ def _open_signed(signatures: _Signatures, value: str) -> Any:
         return SessionUser(None, "bad signature")
 
 
-def _browser(request: Request) -> str:
+def _browser(request: Sender) -> str:
     """The sender of a request as Flask-Login knows it, who leaves this in the session as ``_id``."""
     forwarded = request.header("x-forwarded-for")
     address = (request.client_address if forwarded is None else forwarded).encode().split(b",")[0].strip()

@@ -165,7 +165,7 @@ class Api:
             self._pending.begin(connection, request, methods, "", now)
         elif path.startswith(admin.PREFIX) and (found := self._admin.find(path.removeprefix(admin.PREFIX))) is not None:
             self._pending.begin(connection, request, *found, now)
-        elif prefix or path.startswith("/api/"):
+        elif path.startswith("/api/"):
             self._pending.refuse(connection, HttpError(404, "not_found", "There is nothing at this path"), now)
         else:
             return False

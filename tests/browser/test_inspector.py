@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
+import pytest
+import requests
 from playwright.sync_api import Page, expect
 
 from automoderate.directory import accounts
 from kits import PATIENCE
-from kits.accessibility import violations
-from kits.browser_site import PASSWORD, Site, ThreadServer, Visitors, expect_state, rows
+from kits.accessibility import check, violations
+from kits.browser_site import PASSWORD, Site, ThreadServer, Visitors, expect_state, log_in, rows
+from kits.contract_client import Client
+from kits.processes import SECRET_KEY
 
 HOSTILE = "<img src=x onerror=alert(2)>"
 
 
-def check(page: Page) -> None:
-    """On a desk and on a phone, in light and dark."""
-    for width, height in ((360, 740), (1280, 800)):
-        for scheme in ("light", "dark"):
-            page.set_viewport_size({"width": width, "height": height})
-            page.emulate_media(color_scheme=scheme)
-            assert violations(page) == [], (width, scheme)
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"it is too wide at {width}"
-
-
-def test_an_administrator_looks_into_the_nodes_and_acts(server: ThreadServer, site: Site, visitors: Visitors) -> None:
+@pytest.fixture
+def root(site: Site) -> accounts.UserInfo:
+    """An administrator, who is a member of no project."""
     accounts.create_user(site.database, username="root", email="root@example.org", password=PASSWORD, is_admin=True)
-    root = accounts.find_user(site.database, "root")
+    return accounts.find_user(site.database, "root")
+
+
+def ask_again(page: Page) -> None:
+    """Have the page ask now, as it does when somebody comes back to it, and not with the next of its questions."""
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
+def test_an_administrator_looks_into_the_nodes_and_acts(
+    server: ThreadServer, site: Site, visitors: Visitors, root: accounts.UserInfo
+) -> None:
     project = site.project.id
     member = visitors.watching(user_agent=HOSTILE)
-    page = visitors.logged_in(root)
+    page = visitors.page()
+    page.goto(f"{site.base}/inspector")
+    log_in(page, root)
     page.get_by_role("link", name="Inspector").click()
     expect(page).to_have_title("Inspector · AutoModerate")
     expect(page.get_by_role("link", name="Inspector")).to_have_attribute("aria-current", "page")
@@ -83,6 +92,7 @@ def test_an_administrator_looks_into_the_nodes_and_acts(server: ThreadServer, si
     page.get_by_role("button", name="Close").click()
     member.goto(site.live_url)
     expect_state(member, "live")
+    ask_again(page)
     page.get_by_role("button", name=re.compile("End all sessions of mia")).click()
     page.get_by_role("dialog").get_by_role("button", name="End all").click()
     expect(page.locator("#done")).to_have_text("One session of mia ended.")
@@ -90,16 +100,85 @@ def test_an_administrator_looks_into_the_nodes_and_acts(server: ThreadServer, si
 
     # The server goes, and comes back
     page.route("**/api/admin/**", lambda route: route.abort())
+    ask_again(page)
     expect(page.locator("#problem")).to_have_text("The server cannot be reached. Trying again.")
     assert violations(page) == []
     page.unroute("**/api/admin/**")
+    ask_again(page)
     expect(page.locator("#problem")).to_be_hidden()
 
     # Who is an administrator no longer sees nothing more
     with site.database.begin() as connection:
         connection.exec_driver_sql("UPDATE users SET is_admin = 0")
         connection.commit()
+    ask_again(page)
     expect(page.locator("#problem")).to_have_text("You are no administrator any more.", timeout=PATIENCE * 1000)
     page.reload()
     expect(page.get_by_role("heading", name="This page is for administrators")).to_be_visible()
     expect(page.get_by_role("link", name="Inspector")).to_have_count(0)
+
+
+@pytest.fixture
+def mounted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the application that is mounted wants to find in its environment."""
+    monkeypatch.setenv("SECRET_KEY", SECRET_KEY)
+    monkeypatch.setenv("DATABASE_URL", site.database_url)
+
+
+@pytest.mark.usefixtures("mounted")
+@pytest.mark.parametrize("settings", [{"wsgi": "kits.mounted_app:create_app()"}])
+def test_it_is_beside_a_mounted_application(
+    server: ThreadServer, site: Site, visitors: Visitors, root: accounts.UserInfo
+) -> None:
+    """Through the application's own login, with what its sessions say."""
+    project = site.project.id
+    page = visitors.page()
+    page.goto(f"{site.base}/realtime/inspector")
+    log_in_there(page, root)
+    expect(page).to_have_title("Inspector · AutoModerate")
+    expect(page.locator("#nodes tr")).to_have_count(1)
+    cookies = page.context.cookies()
+
+    # A member who watches with a session of the application
+    member = watching(site)
+    ask_again(page)
+    expect(page.locator("#sessions")).to_contain_text("mia")
+    page.get_by_role("button", name=f"Open the room of project {project}").click()
+    page.get_by_role("button", name="Publish a test update").click()
+    expect(page.locator("#done")).to_contain_text("was published")
+    assert "by root" in member.expect("moderation_update")["content_preview"]
+    check(page)
+    page.get_by_role("button", name=re.compile("End the session .* of mia")).click()
+    page.get_by_role("button", name="End it").click()
+    expect(page.locator("#done")).to_have_text("The session of mia has ended.")
+    member.ended()
+    member.wire.close()
+    assert page.context.cookies() == cookies, "they are the application's"
+
+    # Who logs out of the application is told by the page, which leads back through the login
+    page.request.post(f"{site.base}/auth/logout")
+    ask_again(page)
+    page.get_by_role("link", name="Log in").click()
+    log_in_there(page, site.member)
+    expect(page.get_by_role("heading", name="This page is for administrators")).to_be_visible()
+    check(page)
+    page.get_by_role("link", name="Go to the application").click()
+    expect(page).to_have_url(f"{site.base}/")
+
+
+def log_in_there(page: Page, user: accounts.UserInfo) -> None:
+    """Fill in the form of the mounted application."""
+    page.locator("[name=username]").fill(user.username)
+    page.locator("[name=password]").fill(PASSWORD)
+    page.get_by_role("button", name="Go").click()
+
+
+def watching(site: Site) -> Client:
+    """A client of the member who logged in on the mounted application's own page, in the project's room."""
+    form = {"username": site.member.username, "password": PASSWORD}
+    answer = requests.post(f"{site.base}/auth/login", form, timeout=PATIENCE, allow_redirects=False)
+    cookie = "; ".join(f"{name}={value}" for name, value in answer.cookies.items())
+    client = Client.connect(("127.0.0.1", urlsplit(site.base).port or 0), "websocket", {"Cookie": cookie})
+    client.expect("connected")
+    client.call("join_project", {"project_id": site.project.id})
+    return client

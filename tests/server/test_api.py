@@ -845,7 +845,8 @@ class TestPaths:
             assert program.request("GET", path).body == b"", "the application's"
         assert program.request("POST", PATH, UPDATE).body == b""
         for path in ("/realtime/", "/realtime/static/live.js", "/realtime/socket.io"):
-            assert program.request("GET", path).error == (404, "not_found")
+            assert program.request("GET", path).body == b"", "a page's, if there is one"
+        assert program.request("GET", "/realtime/api/nope").error == (404, "not_found")
         assert program.request("GET", "/realtime").body == b""
 
 
