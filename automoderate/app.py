@@ -30,7 +30,7 @@ from automoderate import _logs, adapters, contract, control
 from automoderate.adapters.runtime import Certificate, Handle, Options
 from automoderate.backplane.memory import MemoryBackplane
 from automoderate.core.hub import Limits
-from automoderate.dashboard import client_installed, create_app, is_genuine, put_inspector_beside
+from automoderate.dashboard import client_installed, create_app, error_pages, is_genuine, put_inspector_beside
 from automoderate.directory.access import SQLDirectory
 from automoderate.directory.database import Database, DatabaseUnavailable
 from automoderate.directory.sessions import SessionReader
@@ -143,6 +143,7 @@ class Assembly:
             sockets=self.sockets,
             reuse_port=self.settings.workers > 1,
             app=self.application,
+            error_pages=error_pages(),
             threads=self.settings.threads,
             drain_timeout=self.settings.drain_timeout,
             # As for a client that polls: the default is less than one project's history.
@@ -504,6 +505,7 @@ def _client_files() -> dict[str, StaticFile]:
 def _protocol_config(settings: Settings) -> Config:
     return Config(
         files=_client_files(),
+        error_pages=error_pages(),
         ping_interval=settings.ping_interval,
         ping_timeout=settings.ping_timeout,
         max_payload=settings.max_payload,

@@ -12,7 +12,7 @@ import logging
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from types import TracebackType
@@ -25,6 +25,7 @@ from automoderate._threads import Call, Inbox, ServerStopped, Workers, real
 from automoderate.adapters._environ import Environ, build
 from automoderate.protocol.complaints import Complaints
 from automoderate.protocol.driver import Driver
+from automoderate.protocol.error_pages import ErrorPage, error_page
 from automoderate.protocol.model import Connection, Request
 from automoderate.protocol.outputs import RequestAborted, RequestBody, RequestFinished, RequestStarted
 
@@ -76,8 +77,12 @@ class Exchange:
 class Bridge:
     """Requests in, answers out. All methods are for the runtime's thread."""
 
-    def __init__(self, app: WSGIApplication | None, driver: Driver, inbox: Inbox, *, threads: int, piece: int) -> None:
+    def __init__(
+        self, app: WSGIApplication | None, driver: Driver, inbox: Inbox, *, threads: int, piece: int,
+        error_pages: Mapping[int, ErrorPage],
+    ) -> None:  # fmt: skip
         self.app = app
+        self.error_pages = error_pages
         self.driver = driver
         self.inbox = inbox
         self.piece = piece  # bytes of an answer that are handed over at a time
@@ -188,7 +193,7 @@ class Bridge:
 
     def _refuse(self, exchange: Exchange, status: HTTPStatus, now: float) -> None:
         self._give_up(exchange.connection)
-        headers, text = plain_answer(status)
+        headers, text = error_answer(self.error_pages, status, exchange.request)
         self.driver.respond(exchange.connection, status, status.phrase, headers, now)
         if exchange.request.method != "HEAD":
             self.driver.respond_body(exchange.connection, text, now)
@@ -367,7 +372,7 @@ class Answer:
             return
         try:
             status = HTTPStatus.INTERNAL_SERVER_ERROR
-            self._headers, text = plain_answer(status)
+            self._headers, text = error_answer(self._bridge.error_pages, status, self._exchange.request)
             self._status = status, status.phrase
             self.write(text)
         except (ClientGone, ServerStopped):
@@ -394,14 +399,11 @@ class Answer:
         self._handed = self._cut
 
 
-def plain_answer(status: HTTPStatus) -> tuple[Headers, bytes]:
-    """Headers and body of an answer that says nothing but its status."""
-    text = f"{status.value} {status.phrase}\n".encode("ascii")
-    headers = [
-        ("Content-Type", "text/plain; charset=utf-8"),
-        ("Content-Length", str(len(text))),
-        ("Date", formatdate(usegmt=True)),
-    ]
+def error_answer(pages: Mapping[int, ErrorPage], status: HTTPStatus, request: Request) -> tuple[Headers, bytes]:
+    """Headers and body of an answer about a status: the page for people, or no more than its name."""
+    plain = [("Content-Type", "text/plain; charset=utf-8")], f"{status.value} {status.phrase}\n".encode("ascii")
+    headers, text = error_page(pages, status, request) or plain
+    headers = [*headers, ("Content-Length", str(len(text))), ("Date", formatdate(usegmt=True))]
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         headers.append(("Retry-After", "1"))
     return headers, text

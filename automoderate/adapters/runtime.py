@@ -15,14 +15,14 @@ import logging
 import math
 import signal
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from threading import get_ident
 from time import perf_counter
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from automoderate._listening import UnixSocket, listen
 from automoderate._threads import Inbox, Workers, outcome
@@ -30,6 +30,7 @@ from automoderate.adapters._poller import Bell, Poller
 from automoderate.adapters._tls import Certificate
 from automoderate.adapters._wsgi import Bridge, WSGIApplication
 from automoderate.protocol.driver import Driver
+from automoderate.protocol.error_pages import ErrorPage
 from automoderate.protocol.model import Connection
 from automoderate.protocol.outputs import Awaited, Fanout, Job, Output, TransportCall, Write, call_transport
 
@@ -59,6 +60,8 @@ class Options:
     """Sockets that listen already, in place of ``host``, ``port`` and ``uds``. They are closed at the end."""
     app: WSGIApplication | None = None
     """Answers the requests that are not the protocol's."""
+    error_pages: Mapping[int, ErrorPage] = field(factory=dict, repr=False)
+    """What browsers are answered in place of plain text, by its status, where it cannot answer."""
     threads: int = 16
     """Worker threads for those requests; as many again run the driver's jobs."""
     drain_timeout: float = 10.0
@@ -117,7 +120,9 @@ class Runtime:
         self.inbox = Inbox(self._wake)
         # A worker notices a slow peer up to two pieces late, and may not run into the bound meanwhile.
         high_water = min(HIGH_WATER, options.max_write_buffer // 4)
-        self._bridge = Bridge(options.app, driver, self.inbox, threads=options.threads, piece=high_water)
+        self._bridge = Bridge(
+            options.app, driver, self.inbox, threads=options.threads, piece=high_water, error_pages=options.error_pages
+        )
         self._jobs = Workers("automoderate-job", options.threads)
         self._poller = Poller(
             driver, self._bridge, self._bell, listeners,

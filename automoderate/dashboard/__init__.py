@@ -5,8 +5,9 @@ server through :class:`~automoderate.realtime.Realtime` alone, so it can run in 
 """
 
 from automoderate.dashboard.application import create_app
+from automoderate.dashboard.error_pages import error_pages
 from automoderate.dashboard.mounted import put_inspector_beside
 from automoderate.dashboard.pages import client_installed
 from automoderate.dashboard.tokens import is_genuine
 
-__all__ = ["client_installed", "create_app", "is_genuine", "put_inspector_beside"]
+__all__ = ["client_installed", "create_app", "error_pages", "is_genuine", "put_inspector_beside"]

@@ -25,6 +25,12 @@ _TOLD = {
 """Title and text for each status of an error that says nothing better itself."""
 
 
+SERVER_ERROR = (
+    "Something went wrong", "The server could not make this page. If it stays so, tell whoever runs this site."
+)  # fmt: skip
+"""The same where all that is known is that something failed."""
+
+
 def install(app: Flask) -> None:
     """Give ``app`` a readable answer to every error."""
     app.register_error_handler(HTTPException, _http_error)
@@ -62,8 +68,7 @@ def _again() -> str:
 def _http_error(error: HTTPException) -> Response:
     if isinstance(error, InternalServerError):
         g.without_person = True  # whatever failed, the page about it must not fail again
-        text = "The server could not make this page. If it stays so, tell whoever runs this site."
-        return problem(500, "server_error", "Something went wrong", text, retry=True)
+        return problem(500, "server_error", *SERVER_ERROR, retry=True)
     status = error.code or 500
     title, text = _TOLD.get(status, (error.name, error.description or ""))
     response = problem(status, "not_found" if status == 404 else "error", title, text)

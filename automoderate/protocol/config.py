@@ -7,6 +7,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from attrs import field, frozen
 
+from automoderate.protocol.error_pages import ErrorPage
 from automoderate.protocol.files import StaticFile
 
 
@@ -18,6 +19,8 @@ class Config:
     """Where the protocol answers, at this path and below; every other path is the application's."""
     files: Mapping[str, StaticFile] = field(factory=dict, hash=False, repr=False)
     """Files to serve, by their whole paths, which are below ``path``."""
+    error_pages: Mapping[int, ErrorPage] = field(factory=dict, hash=False, repr=False)
+    """What browsers are answered in place of plain text, by its status, where a request of a person is refused."""
     transports: frozenset[str] = frozenset({"polling", "websocket"})
     """How clients may connect."""
     node: str | None = None

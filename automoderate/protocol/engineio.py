@@ -373,7 +373,7 @@ class EngineIOServer:
             self._http.answer(connection, 405, b"", [("Allow", "GET, HEAD, POST")], now)
         elif request.content_length > self.config.max_request_body:
             self._say_too_large(connection, self.config.max_request_body, now)
-            self._http.answer(connection, 413, b"Content Too Large\n", [("Content-Type", "text/plain")], now)
+            self._http.refuse(connection, 413, now)
         else:
             connection.state = ConnectionState.APPLICATION
             self.events.append(AppRequest(connection, request))

@@ -22,6 +22,7 @@ import h11
 
 from automoderate.protocol.complaints import Complaints
 from automoderate.protocol.config import Config
+from automoderate.protocol.error_pages import error_page
 from automoderate.protocol.http_heads import keeps_alive
 from automoderate.protocol.http_reading import (
     Signal,
@@ -236,6 +237,13 @@ class HttpServer:
         else:
             self._await_next(connection, exchange, now)
 
+    def refuse(self, connection: Connection, status: int, now: float, last: bool | None = None) -> None:
+        """Answer the current request with an error."""
+        page = error_page(self._config.error_pages, status, connection.request)
+        plain = [("Content-Type", "text/plain")], f"{http.HTTPStatus(status).phrase}\n".encode()
+        headers, body = page or plain
+        self.answer(connection, status, body, headers, now, last)
+
     def reply(self, connection: Connection, status: int, body: bytes, headers: Sequence[Header], now: float) -> None:
         """Answer an application's request in one go, with headers that are ours; ignored where that is over."""
         if connection.state is ConnectionState.APPLICATION:
@@ -260,7 +268,7 @@ class HttpServer:
                 "The application's answer is no valid HTTP: %s", _why(error),
                 extra={"event": "answer_invalid", "reason": _why(error)},
             )  # fmt: skip
-            self.answer(connection, 500, b"Internal Server Error\n", [("Content-Type", "text/plain")], now)
+            self.refuse(connection, 500, now)
             return
         self._send(connection, parser, response)
         exchange.bodiless = request.method == "HEAD" or status in (204, 304)
@@ -351,8 +359,7 @@ class HttpServer:
             self.abort(connection)
             return
         self._abandon(connection)
-        body = f"{http.HTTPStatus(status).phrase}\n".encode()
-        self.answer(connection, status, body, [("Content-Type", "text/plain")], now, last=True)
+        self.refuse(connection, status, now, last=True)
 
     def _end(self, connection: Connection, complete: bool, now: float) -> None:
         """The last answer has been written: close, once the peer has it."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from automoderate.protocol.error_pages import ErrorPage
 from kits.adapters import PATIENCE, Peerside, Running, Script, Start, Web
 
 Environ = dict[str, Any]
@@ -254,6 +255,28 @@ def test_an_application_that_fails_early_is_an_error_page(start: Start, caplog: 
     assert (response.status, body) == (500, b"500 Internal Server Error\n")
     assert "a secret detail" in caplog.text
     assert request(server, "GET", "/")[0].status == 200
+
+
+def test_a_browser_is_told_of_a_failure_with_a_page(start: Start) -> None:
+    def fail(_environ: Environ, _start_response: StartResponse) -> Iterable[bytes]:
+        raise ValueError
+
+    def bad(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        start_response(OK, [("Content-Length", "x")])
+        return [b""]
+
+    page = ErrorPage(
+        b"<p>again", b"<p>back", (("Content-Type", "text/html"), ("Content-Security-Policy", "default-src"))
+    )
+    server = start(Web(), app=Site(fail=fail, bad=bad), error_pages={500: page})
+    browser = {"Accept": "text/html"}
+    for path in ("/fail", "/bad"):
+        response, body = request(server, "GET", path, headers=browser)
+        assert (response.status, body) == (500, b"<p>again")
+        assert (response.getheader("Content-Type"), response.getheader("Content-Length")) == ("text/html", "8")
+        assert response.getheader("Content-Security-Policy") == "default-src"
+        assert request(server, "POST", path, headers=browser)[1] == b"<p>back"
+        assert request(server, "GET", path)[1] == b"500 Internal Server Error\n"
 
 
 def test_a_path_cannot_add_lines_to_the_log(start: Start, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import pytest
+import requests
+from flask import Flask
 from playwright.sync_api import Locator, Page, expect
 
 from automoderate.directory import accounts
 from kits import PATIENCE
+from kits.accessibility import check
 from kits.browser_site import (
     Site,
     ThreadServer,
@@ -156,3 +160,42 @@ def test_a_failing_membership_check_is_told_and_passes_by_itself(
         expect(page.get_by_text("on fire")).to_be_hidden()
         expect_state(page, "connecting")
     _updates_flow(page, site, "c1")  # nobody pressed anything
+
+
+@pytest.fixture
+def few_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("automoderate.adapters._wsgi.WAITING", 1)
+
+
+@pytest.mark.usefixtures("few_may_wait")
+@pytest.mark.parametrize("settings", [{"threads": 1}])
+def test_an_overloaded_server_is_told_and_tried_again(
+    server: ThreadServer, site: Site, visitors: Visitors, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By a page that looks like all others, though nothing else can be asked for."""
+    page, go_on = visitors.page(), threading.Event()
+    application = server.assembly.application
+    assert isinstance(application, Flask)
+    application.add_url_rule("/slow", view_func=lambda: str(go_on.wait(PATIENCE * 2)))
+    with ThreadPoolExecutor(3) as others:
+        slow = [others.submit(requests.get, f"{site.base}/slow", timeout=PATIENCE * 2) for _ in range(3)]
+        try:
+            # One is answered, one waits, and the third may not: it is plain text, as for every program.
+            refused = next(as_completed(slow, PATIENCE)).result()
+            assert (refused.status_code, refused.text) == (503, "503 Service Unavailable\n")
+            asked: list[str] = []
+            page.on("request", lambda request: asked.append(request.url))
+            address = f"{site.base}/auth/login?next=/%3Fa"
+            answer = page.goto(address)
+            assert answer is not None
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+            expect(page).to_have_title("The server is busy · AutoModerate")
+            check(page)
+            assert asked == [address]
+            assert caplog.text.count("Too many requests waiting: refused GET ") == 2, "nor for an icon of the page"
+            assert page.locator("main").evaluate("(main) => getComputedStyle(main).borderRadius") == "12px"
+        finally:
+            go_on.set()
+    page.get_by_role("link", name="Try again").click()
+    expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+    assert page.url == address

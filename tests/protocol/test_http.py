@@ -14,6 +14,7 @@ from automoderate.protocol import (
     AppRequestEnd,
     EngineIOServer,
 )
+from automoderate.protocol.error_pages import ErrorPage
 
 Net = Any
 PLAIN = [("Content-Type", "text/plain")]
@@ -368,6 +369,35 @@ def test_a_body_that_becomes_too_large_is_refused(make: Any, caplog: pytest.LogC
     assert caplog.text.count("Refused POST '/' from 192.0.2.1: its body is larger than 100 bytes") == 1
     assert sum(len(event.data) for event in net.taken(AppBody)) <= 100
     assert kinds(net)[-1] is AppRequestAborted
+
+
+PAGE = ErrorPage(b"<a href=''>Try again</a>", b"<p>Go back", (("Content-Type", "text/html"), ("X-Own", "1")))
+BROWSER = ("Accept", "text/html,application/xhtml+xml,*/*;q=0.8")
+
+
+def test_a_person_is_refused_with_a_page(make: Any) -> None:
+    """A browser that goes to an address asks for HTML; what a page loads, and programs, are told as ever."""
+    net = make(EngineIOServer, max_request_body=100, error_pages={413: PAGE, 408: PAGE, 500: PAGE})
+
+    def announced(method: str, *accepted: tuple[str, str]) -> Any:
+        line = net.connect()
+        line.request(method, "/", headers=(*accepted, ("Content-Length", "101")))
+        return line.answered()
+
+    answer = announced("POST", BROWSER)
+    assert (answer.status, answer.text, answer.headers["x-own"]) == (413, "<p>Go back", "1")
+    assert announced("GET", BROWSER).text == "<a href=''>Try again</a>"
+    for accepted in ((), (("Accept", "*/*"),), (("Accept", "image/avif,*/*;q=0.8"),)):
+        answer = announced("POST", *accepted)
+        assert answer.headers["content-type"] == "text/plain"
+        assert answer.text.endswith(" Too Large\n")
+    slow = net.connect()
+    slow.send(b"POST / HTTP/1.1\r\nHost: x\r\nAccept: text/html\r\nContent-Length: 5\r\n\r\n")
+    net.wait(60)
+    answer = slow.answered()
+    assert (answer.status, answer.text) == (408, "<p>Go back")
+    serve(net, headers=[("no header", "")])
+    assert net.connect().get("/", BROWSER).headers["content-type"] == "text/html"
 
 
 def test_a_small_unwanted_body_does_not_cost_the_connection(engine: Net) -> None:
