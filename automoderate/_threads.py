@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import select
 import selectors
+import socket
 import sys
 import threading
 from collections import deque
@@ -66,6 +68,30 @@ def real_future() -> Future[Any]:
         # Waiting for it has to be real as well, for which there is no public way.
         future._condition = original.Condition()  # noqa: SLF001
     return future
+
+
+class Bell:
+    """Makes a descriptor readable, from any thread and from a signal handler."""
+
+    def __init__(self) -> None:
+        self.sock, self._rope = real(socket).socketpair()
+        self.sock.setblocking(False)
+        self._rope.setblocking(False)
+
+    def ring(self) -> None:
+        """Have who waits for ``sock`` come back."""
+        with contextlib.suppress(OSError):  # it has been rung often enough, or nobody is there any more
+            self._rope.send(b"!")
+
+    def hush(self) -> None:
+        """Be quiet again."""
+        with contextlib.suppress(BlockingIOError):
+            self.sock.recv(4096)
+
+    def close(self) -> None:
+        """Nobody waits for it any more."""
+        self.sock.close()
+        self._rope.close()
 
 
 class Workers:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from automoderate._threads import real, real_selectors
+from automoderate._threads import Bell, real_selectors
 from automoderate.adapters._tls import Certificate, TLSTransport
 from automoderate.adapters._transport import SocketTransport
 from automoderate.adapters._wsgi import Bridge
@@ -46,27 +46,12 @@ class Watched(Protocol):
         """The socket can be read or written."""
 
 
-class Bell:
-    """Makes the selector's descriptor readable, from any thread and from a signal handler."""
-
-    def __init__(self) -> None:
-        self.sock, self._rope = real(socket).socketpair()
-        self.sock.setblocking(False)
-        self._rope.setblocking(False)
-
-    def ring(self) -> None:
-        """Have the runtime take a turn."""
-        with contextlib.suppress(OSError):  # it has been rung often enough, or the server is gone
-            self._rope.send(b"!")
+class Doorbell(Bell):
+    """Has the runtime take a turn: makes the selector's descriptor readable."""
 
     def ready(self, _events: int, _now: float) -> None:
-        """Be quiet again; what it was rung for is looked at in every turn."""
-        with contextlib.suppress(BlockingIOError):
-            self.sock.recv(4096)
-
-    def close(self) -> None:
-        self.sock.close()
-        self._rope.close()
+        """What it was rung for is looked at in every turn."""
+        self.hush()
 
 
 class Listener:
@@ -116,7 +101,7 @@ class Poller:
         self,
         driver: Driver,
         bridge: Bridge,
-        bell: Bell,
+        bell: Doorbell,
         listeners: Sequence[socket.socket],
         *,
         max_write_buffer: int,

@@ -26,7 +26,7 @@ from attrs import field, frozen
 
 from automoderate._listening import UnixSocket, listen
 from automoderate._threads import Inbox, Workers, outcome
-from automoderate.adapters._poller import Bell, Poller
+from automoderate.adapters._poller import Doorbell, Poller
 from automoderate.adapters._tls import Certificate
 from automoderate.adapters._wsgi import Bridge, WSGIApplication
 from automoderate.protocol.driver import Driver
@@ -115,7 +115,7 @@ class Runtime:
         self._due = math.inf  # when the driver wants a tick, as it said last
         self._clock = clock
         self._options = options
-        self._bell = Bell()
+        self._bell = Doorbell()
         self._turning: int | None = None  # the thread that takes a turn
         self.inbox = Inbox(self._wake)
         # A worker notices a slow peer up to two pieces late, and may not run into the bound meanwhile.

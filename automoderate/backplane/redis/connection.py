@@ -15,6 +15,7 @@ from redis.retry import Retry
 
 from automoderate._threads import real
 from automoderate.backplane import redis_url
+from automoderate.backplane.redis.direct import Direct, direct
 
 IO_TIMEOUT = 4.0
 """Seconds that Redis has for an answer, or for a new connection, before the connection is given up."""
@@ -49,6 +50,8 @@ class RedisConnection:
             **options,
         )
         self._connection: Any = pool.make_connection()
+        self._direct: Direct | None = None
+        self._direct_of: Any = None  # the socket
 
     def connect(self) -> None:
         """Connect where it is not, or is no longer: nothing has been sent if this fails."""
@@ -66,9 +69,24 @@ class RedisConnection:
         """Disconnect; the next use connects again."""
         self._connection.disconnect()
 
+    @property
+    def direct(self) -> Direct | None:
+        """The connection for who may not wait; None where there is none, or it cannot be used so.
+
+        It is of use until this thread uses the connection again.
+        """
+        if self._connection._sock is not self._direct_of:  # noqa: SLF001 - another one since, or none
+            self._direct_of = self._connection._sock  # noqa: SLF001
+            self._direct = direct(self._connection)
+        return self._direct
+
     def send(self, commands: Sequence[Command]) -> None:
         """Send commands; each is to be answered by ``answer``."""
-        self._connection.send_packed_command([_packed(commands)])
+        self.send_packed(packed(commands))
+
+    def send_packed(self, data: bytes) -> None:
+        """Send what ``packed`` has made of commands, or the rest of it."""
+        self._connection.send_packed_command([data])
 
     def answer(self) -> Any:
         """The next answer, as Redis says it; raises ResponseError for a refusal, anything else ends the connection."""
@@ -123,7 +141,7 @@ class RedisConnection:
         return answers
 
 
-def _packed(commands: Iterable[Command]) -> bytes:
+def packed(commands: Iterable[Command]) -> bytes:
     """Commands as Redis reads them: arrays of bulk strings. redis-py takes four times as long."""
     parts: list[bytes] = []
     for command in commands:

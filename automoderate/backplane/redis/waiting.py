@@ -12,8 +12,9 @@ from typing import Any
 
 from attrs import define, field
 
-from automoderate._threads import real, real_future
-from automoderate.backplane.redis.connection import Command
+from automoderate._threads import Bell, real, real_future
+from automoderate.backplane.redis.connection import Command, packed
+from automoderate.backplane.redis.direct import Direct
 from automoderate.server.interfaces import BackplaneBusy, BackplaneUnavailable
 
 BATCH = 128
@@ -21,6 +22,8 @@ BATCH = 128
 BATCH_BYTES = 1024 * 1024
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Bytes of items that wait."""
+LENT = 1.0
+"""Seconds after which a thread that lends its connection looks whether an answer is missing."""
 MAX_MESSAGES = 1000
 """Messages that wait; beyond that the oldest are dropped."""
 
@@ -49,14 +52,24 @@ class Item:
     alone: Command | None = None
     sent: bool = False
     """Whether it may be stored: it was sent, and Redis has not said that it was refused."""
+    unsent: bytes | None = None
+    """Where who published it has sent it at once: what the connection has not taken of it."""
     future: Future[Any] = field(factory=_running)
 
 
 class Waiting:
-    """The items that wait, bounded in number and bytes. Thread-safe: many put, and one takes."""
+    """The items that wait, bounded in number and bytes. Thread-safe: many put, and one takes.
+
+    The thread that takes lends its connection while it has nothing to do, and who comes first then sends by itself: one
+    thread less has to be woken. The answer wakes the thread, and what comes until then waits for it, as it does while
+    the thread is at work.
+    """
 
     def __init__(self, max_items: int) -> None:
         self._max_items = max_items
+        self._lent: Direct | None = None
+        self._sent: Item | None = None
+        self._bell: Bell | None = None
         self._changed: threading.Condition = real(threading).Condition()
         self._items: deque[Item] = deque()
         self._bytes = 0
@@ -75,9 +88,11 @@ class Waiting:
                 return BackplaneUnavailable("Redis has not taken it: publishing was stopped")
             if len(self._items) >= self._max_items or self._bytes + item.size > MAX_WAITING_BYTES:
                 return BackplaneBusy(f"Redis has not taken it: {len(self._items)} others wait to be published")
+            if self._sends(item):
+                return None
             self._items.append(item)
             self._bytes += item.size
-            self._changed.notify_all()
+            self._tell()
             return None
 
     def put_message(self, message: Command) -> None:
@@ -85,7 +100,7 @@ class Waiting:
         with self._changed:
             if not self.closed:
                 self._messages.append(message)
-                self._changed.notify_all()
+                self._tell()
 
     def wait_for_room(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds until half of what may wait could be added."""
@@ -100,7 +115,7 @@ class Waiting:
         """Add nothing more and wait up to ``timeout`` seconds until all is settled: whether it is, and what is not."""
         with self._changed:
             self.closed = True
-            self._changed.notify_all()
+            self._tell()
             done = self._changed.wait_for(lambda: not len(self), timeout)
             abandoned, self._items, self._bytes = list(self._items), deque(), 0
             self._over = True
@@ -108,14 +123,19 @@ class Waiting:
 
     # For the thread that takes
 
-    def take(self, timeout: float | None) -> list[Item] | None:
+    def take(self, timeout: float | None, direct: Direct | None = None) -> list[Item] | None:
         """Wait for something to do; None at the end. What is taken is under way until the next call, or ``put_back``.
 
-        Nothing after ``timeout`` seconds, or where there are only messages.
+        Nothing after ``timeout`` seconds, or where there are only messages. ``direct`` is the connection, for an item
+        that is sent at once: it is taken by itself, and has been sent but for what is ``unsent``.
         """
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        if direct is not None and (sent := self._lend(direct, until)) is not None:
+            return [sent]
         with self._changed:
             self._settled()
-            self._changed.wait_for(lambda: self._items or self._messages or self.closed, timeout)
+            left = until - time.monotonic()
+            self._changed.wait_for(self._called_for, None if left == math.inf else left)
             if self.closed and not self._items and not self._messages:
                 return None
             batch: list[Item] = []
@@ -148,6 +168,55 @@ class Waiting:
         """Wait, but not beyond the end."""
         with self._changed:
             self._changed.wait_for(lambda: self.closed, seconds)
+
+    def end(self) -> None:
+        """Nothing is taken any more."""
+        if self._bell is not None:
+            self._bell.close()
+
+    # Inside
+
+    def _called_for(self) -> bool:
+        return bool(self._items or self._messages or self.closed)
+
+    def _tell(self) -> None:
+        """There is something for the thread to do."""
+        self._changed.notify_all()
+        if self._lent is not None and self._bell is not None:
+            self._lent = None
+            self._bell.ring()
+
+    def _sends(self, item: Item) -> bool:
+        """Whether it is sent at once: it comes first, by itself, and the connection takes it."""
+        if self._lent is None or item.alone is None:
+            return False
+        command = packed([item.alone])
+        size = self._lent.send(command)
+        if not size:
+            return False
+        self._sent, item.sent, item.unsent = item, True, command[size:]
+        self._under_way = 1
+        if item.unsent:
+            self._tell()
+        self._lent = None
+        return True
+
+    def _lend(self, direct: Direct, until: float) -> Item | None:
+        """Lend the connection until there is something to do; the item that was sent over it, if one was."""
+        self._bell = self._bell or Bell()
+        with self._changed:
+            self._settled()
+            self._lent = None if self._called_for() else direct
+            lent = self._lent is not None
+        while lent:
+            # Not for longer, as what is sent meanwhile may never be answered.
+            answered = direct.wait(self._bell, min(LENT, until - time.monotonic()))
+            with self._changed:
+                lent = not (self._sent or answered or self._called_for() or time.monotonic() >= until)
+                if not lent:
+                    self._lent = None
+        sent, self._sent = self._sent, None
+        return sent
 
     def _settled(self) -> None:
         self._under_way = 0

@@ -172,9 +172,8 @@ class Writer:
 
     def _run(self) -> None:
         pauses = Pauses()
-        while (batch := self._waiting.take(self._until_beat())) is not None:
+        while (batch := self._take()) is not None:
             try:
-                self._link.connect()
                 settled = self._exchange(batch)
             except Exception as error:  # the thread lives on for what comes behind it
                 self._troubles.failed(WRITES if isinstance(error, redis.ResponseError) else CONNECTIONS, error)
@@ -191,15 +190,22 @@ class Writer:
             with contextlib.suppress(*FAILURES):
                 self._link.call(self._heartbeat.wake())  # the reader is to stop, too
         self._link.close()
+        self._waiting.end()
 
-    def _until_beat(self) -> float | None:
-        return None if self._heartbeat is None else self._heartbeat.due_in()
+    def _take(self) -> list[Item] | None:
+        if self._chores:
+            return self._waiting.take(0.0)
+        until_beat = None if self._heartbeat is None else self._heartbeat.due_in()
+        return self._waiting.take(until_beat, self._link.direct)
 
     def _exchange(self, batch: Sequence[Item]) -> bool:
         """Send everything at once and settle each item as its answer comes; False where some are to be tried again.
 
         Raises the refusal of a Redis that is not the one to ask.
         """
+        if batch and batch[0].unsent is not None:
+            return self._answered(batch[0], batch[0].unsent)
+        self._link.connect()
         beats = self._heartbeat.commands() if self._heartbeat is not None and not self._heartbeat.due_in() else []
         chores, self._chores = self._chores, []
         named = together(batch)
@@ -216,12 +222,28 @@ class Writer:
         self._noticed(self._link.answers(len(notices)))
         refusals.append(self._beaten(self._link.answers(len(beats))))
         self._link.answers(len(chores))
+        return self._all_settled(batch, refusals, wrote=bool(batch or beats))
+
+    def _answered(self, item: Item, unsent: bytes) -> bool:
+        """The same for an item that was sent by who published it, all but a rest."""
+        item.unsent = None
+        if unsent:
+            self._link.send_packed(unsent)
+        elif self._link.direct is not None:
+            self._link.direct.receive()
+        (answer,) = self._link.answers(1)
+        return self._all_settled([item], [self._settle(item, answer, alone=True)], wrote=True)
+
+    def _all_settled(
+        self, batch: Sequence[Item], refusals: Sequence[redis.ResponseError | None], *, wrote: bool
+    ) -> bool:
+        """Say what Redis has refused; whether nothing of the batch is to be tried again."""
         said = [refusal for refusal in refusals if refusal is not None]
         for refusal in said:
             if concern(refusal) is Concern.ELSEWHERE:
                 raise refusal  # nothing to do with what was asked: a new connection may lead to one that takes it
             self._troubles.failed(WRITES, refusal)
-        if not said and (batch or beats):
+        if not said and wrote:
             self._troubles.worked(WRITES)
         if all(item.future.done() for item in batch):
             return True
