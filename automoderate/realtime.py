@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from automoderate.core.hub import AccessChanged, LoggedOut
 from automoderate.server import Server
-from automoderate.server.interfaces import BackplaneUnavailable, NotRunning
+from automoderate.server.interfaces import BackplaneUnavailable, Hear, NotRunning
 
 __all__ = ["BackplaneUnavailable", "LoopHandle", "NotRunning", "Realtime"]
 
@@ -24,6 +24,12 @@ class LoopHandle(Protocol):
         Where the call returns a future, that is what comes of that one.
         """
 
+    def watch(self, fileno: int, ready: Callable[[float], bool]) -> Future[None]:
+        """Run ``ready(now)`` there, now and whenever the descriptor can be read, until it says False.
+
+        The future is done after the first time.
+        """
+
 
 class Realtime:
     """One server as any thread may call it.
@@ -37,7 +43,11 @@ class Realtime:
     def bind(self, server: Server, handle: LoopHandle) -> None:
         """The server runs, and takes calls through ``handle``; what other nodes publish is heard from here on."""
         self._bound = server, handle
-        server.backplane.start(lambda items: handle.submit(lambda now: server.receive(items, now)))
+
+        def listen(fileno: int, hear: Hear) -> Future[None]:
+            return handle.watch(fileno, lambda now: hear(lambda items: server.receive(items, now)))
+
+        server.backplane.start(lambda items: handle.submit(lambda now: server.receive(items, now)), listen)
 
     def unbind(self) -> None:
         """The server ended."""

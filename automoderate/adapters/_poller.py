@@ -14,7 +14,7 @@ import selectors
 import socket
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from automoderate._threads import Bell, real_selectors
@@ -52,6 +52,27 @@ class Doorbell(Bell):
     def ready(self, _events: int, _now: float) -> None:
         """What it was rung for is looked at in every turn."""
         self.hush()
+
+
+class Guest:
+    """A descriptor of somebody else's, who wants to be called when it can be read."""
+
+    def __init__(self, poller: Poller, fileno: int, call: Callable[[float], bool]) -> None:
+        self.fileno = fileno
+        self._poller = poller
+        self._call = call
+
+    def ready(self, _events: int, now: float) -> None:
+        """Call, unless that has ended since."""
+        if not self._poller.has(self):
+            return
+        try:
+            goes_on = self._call(now)
+        except Exception:
+            log.exception("Error in a call for a descriptor", extra={"event": "call_error"})
+            goes_on = False
+        if not goes_on:
+            self._poller.dismiss(self)
 
 
 class Listener:
@@ -120,6 +141,7 @@ class Poller:
         self._ready: deque[tuple[Watched, int]] = deque()
         self._ending: Timers[SocketTransport] = Timers()
         self._ended: deque[SocketTransport] = deque()
+        self._guests: dict[int, Guest] = {}
         self._listeners = [Listener(self, sock) for sock in listeners]
         self._resume: float | None = None  # when accepting goes on, where it is paused
         self._exhaustions = 0
@@ -161,6 +183,22 @@ class Poller:
                     self._drop(watched)
         while (transport := self._ending.pop_due(now)) is not None:
             self._ended.append(transport)
+
+    def attend(self, fileno: int, call: Callable[[float], bool], now: float) -> None:
+        """Call ``call(now)`` at once, and whenever the descriptor can be read, until it says False."""
+        if fileno not in self._guests:
+            self._guests[fileno] = Guest(self, fileno, call)
+            self._selector.register(fileno, selectors.EVENT_READ, self._guests[fileno])
+        self._guests[fileno].ready(0, now)
+
+    def has(self, guest: Guest) -> bool:
+        """Whether it is still to be called."""
+        return self._guests.get(guest.fileno) is guest
+
+    def dismiss(self, guest: Guest) -> None:
+        """Call it no more."""
+        del self._guests[guest.fileno]
+        self._selector.unregister(guest.fileno)
 
     def finish_ended(self, now: float) -> bool:
         """Report every connection lost that has ended since; whether there was one.

@@ -86,6 +86,13 @@ class Handle(Protocol):
         that one. Do not wait for it on the runtime's own thread.
         """
 
+    def watch(self, fileno: int, ready: Callable[[float], bool], /) -> Future[None]:
+        """Run ``ready(now)`` there and flush, now and whenever the descriptor can be read, until it says False.
+
+        The future is done after the first time, or fails as that of ``submit``. What is watched already is only run
+        once more. The descriptor may be closed when ``ready`` has said False.
+        """
+
     def stop(self) -> None:
         """Begin draining, as SIGTERM does; returns at once."""
 
@@ -166,6 +173,10 @@ class Runtime:
             self._turning = None
             if self.inbox.waiting:
                 self.deadline = now
+
+    def watch(self, fileno: int, ready: Callable[[float], bool], now: float) -> None:
+        """As of ``Handle``."""
+        self._poller.attend(fileno, ready, now)
 
     def _take_turn(self, now: float) -> None:
         # What only this turn makes due has the next one: an update to a small room is written without a tick.
@@ -341,6 +352,9 @@ class _RuntimeHandle:
 
     def submit(self, call: Callable[[float], T | Future[T]], /) -> Future[T]:
         return self._runtime.inbox.submit(call)
+
+    def watch(self, fileno: int, ready: Callable[[float], bool], /) -> Future[None]:
+        return self._runtime.inbox.submit(lambda now: self._runtime.watch(fileno, ready, now))
 
     def stop(self) -> None:
         self._runtime.inbox.post(lambda _: self._runtime.stop())

@@ -19,7 +19,7 @@ from attrs import define, field
 
 from automoderate.backplane import History, Update
 from automoderate.core.hub import AccessChanged, LoggedOut, PresenceReport, event_id_text, parse_event_id, stamped
-from automoderate.server.interfaces import NotRunning, Receive
+from automoderate.server.interfaces import Listen, NotRunning, Receive
 
 EventId = tuple[int, int]
 
@@ -162,7 +162,7 @@ class MemoryBackplane:
         together = zip_longest(events, traces)
         return [self.publish(project_id, event, text, trace) for (event, text), trace in together]
 
-    def start(self, receive: Receive) -> None:
+    def start(self, receive: Receive, listen: Listen | None = None) -> None:
         """Nothing to do: there are no other nodes."""
 
     def drain(self) -> None:

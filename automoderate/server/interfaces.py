@@ -100,6 +100,16 @@ Receive: TypeAlias = Callable[[Sequence[Heard]], Future[None]]
 """Takes what was heard, in order and from any thread; the future is done when the hub has been told."""
 
 
+Hear: TypeAlias = Callable[[Callable[[Sequence[Heard]], None]], bool]
+"""Takes what has come, and gives it to the function that it is called with; whether it wants to be called again."""
+
+Listen: TypeAlias = Callable[[int, Hear], Future[None]]
+"""Has the loop call the one that hears, now and whenever the descriptor can be read; from any thread.
+
+That is until it says False, after which the descriptor may be closed. The future is done after the first time.
+"""
+
+
 class Backplane(Protocol):
     """Numbers the updates of projects, remembers the recent ones, and carries them between nodes where there are any.
 
@@ -108,8 +118,11 @@ class Backplane(Protocol):
     on the loop's thread, and none of them blocks.
     """
 
-    def start(self, receive: Receive) -> None:
-        """Begin; what other nodes publish in the followed projects, and announce, is handed to ``receive``."""
+    def start(self, receive: Receive, listen: Listen | None = None) -> None:
+        """Begin; what other nodes publish in the followed projects, and announce, is handed to ``receive``.
+
+        Or it is heard on the loop's own thread, where that can ``listen``.
+        """
 
     def drain(self) -> None:
         """The node is about to leave: refuse from here on, with NotRunning, what would be lost with it."""

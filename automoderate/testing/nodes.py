@@ -25,7 +25,7 @@ from automoderate.core.hub import (
 )
 from automoderate.server import Server
 from automoderate.server.api import ApiOptions
-from automoderate.server.interfaces import Asked, Backplane, Heard, NodeAnswer, Receive
+from automoderate.server.interfaces import Asked, Backplane, Heard, Listen, NodeAnswer, Receive
 from automoderate.server.tracing import Tracer
 from automoderate.testing.directory import MemoryDirectory
 from automoderate.testing.network import Faults
@@ -264,7 +264,7 @@ class SharedBackplane:
         """Tell the node that asked."""
         self._nodes.take_answer(reply_to, text)
 
-    def start(self, receive: Receive) -> None:
+    def start(self, receive: Receive, listen: Listen | None = None) -> None:
         """Nothing to start: ``Nodes`` calls ``hear``."""
 
     def drain(self) -> None:

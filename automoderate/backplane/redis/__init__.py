@@ -31,7 +31,7 @@ from automoderate.backplane.redis.troubles import Troubles
 from automoderate.backplane.redis.writer import Writer
 from automoderate.core.hub import AccessChanged, History, LoggedOut, PresenceReport
 from automoderate.server import Server
-from automoderate.server.interfaces import BackplaneUnavailable, Heard, NodeAnswer, Receive
+from automoderate.server.interfaces import BackplaneUnavailable, Heard, Listen, NodeAnswer, Receive
 
 PATIENCE = 3.0
 """Seconds that a publication waits for a Redis that is away."""
@@ -90,11 +90,14 @@ class RedisBackplane:
         finally:
             link.close()
 
-    def start(self, receive: Receive) -> None:
-        """Begin to read; ``receive`` is called on a thread of this backplane with what the hub is to be told."""
+    def start(self, receive: Receive, listen: Listen | None = None) -> None:
+        """Begin to read; ``receive`` is called on a thread of this backplane with what the hub is to be told.
+
+        Where the loop can ``listen``, it hears most of that by itself.
+        """
         self._receive = receive
         self._writer.start()
-        self._reader.start()
+        self._reader.start(listen)
         if self._channel is not None:
             self._channel.start()
 

@@ -15,6 +15,9 @@ of the project's history ended, so that what is read here continues exactly ther
 - While a batch has not been taken by the server's loop, the next is read but not handed over: what a slow node has not
   come to waits in Redis. Messages of the subscription wait as well, and where they become too many Redis ends that
   connection, which is a reconnection like any other.
+- What is told the server's loop hears by itself, which saves the waking of this thread. The thread rests meanwhile, and
+  the loop touches what is its own; only one of them does at any time. The thread takes over where something has to be
+  read, and each second to look at what nobody told of.
 - A key that holds something else than a stream has no position any more: its project is lost, and no other. Who comes
   back is refused, by the reading of the history, until there is a stream again.
 """
@@ -26,11 +29,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 
 import redis
 
-from automoderate._threads import ServerStopped, real
+from automoderate._threads import ServerStopped, real, real_future
 from automoderate.backplane.redis.connection import Pauses, RedisConnection
+from automoderate.backplane.redis.direct import Direct
 from automoderate.backplane.redis.entries import CONTROL, READ_COUNT, TOLD, Announcement, BadEntry, Entry, told, update
 from automoderate.backplane.redis.feeds import TURNS, Feed, Feeds
 from automoderate.backplane.redis.heartbeat import Heartbeat
@@ -40,7 +45,7 @@ from automoderate.backplane.redis.streams import BEGINNING, GROUP, Streams
 from automoderate.backplane.redis.subscription import Subscription
 from automoderate.backplane.redis.troubles import CONNECTIONS, ENTRIES, Troubles
 from automoderate.core.hub import HistoryLost, Input, PositionAdvanced, Published
-from automoderate.server.interfaces import Heard
+from automoderate.server.interfaces import Heard, Listen
 
 log = logging.getLogger("automoderate.redis")
 
@@ -73,19 +78,26 @@ class Reader:
         self._own = BEGINNING
         self._control: str | None = None
         self._handed_over: Future[None] | None = None
+        self._listen: Listen | None = None
+        self._may_rest = False  # nothing of what was heard last had to be read
+        self._resting = self._wanted = False  # the loop has the subscription, and all that is here; and is to end that
+        self._back: threading.Event = self._threading.Event()  # set when the thread has them again
+        self._broken: Exception | None = None
         self._thread: threading.Thread = self._threading.Thread(
             target=self._run, name="automoderate-redis-reader", daemon=True
         )
         self.connected = False
         self.reconnects = self.rejected = self.lost = 0
 
-    def start(self) -> None:
-        """Begin to read."""
+    def start(self, listen: Listen | None = None) -> None:
+        """Begin to read; the loop hears what it can, where it can ``listen``."""
+        self._listen = listen
         self._thread.start()
 
     def stop(self) -> None:
         """End with the next message, or within a second."""
         self._stopping.set()
+        self._back.set()
 
     def join(self, timeout: float) -> None:
         """Wait for the end."""
@@ -137,10 +149,13 @@ class Reader:
 
     def _look(self) -> None:
         """Wait until something is new somewhere, and read it."""
+        self._rest()
         patience = 0.0 if self._unread else max(0.0, self._look_due - time.monotonic())
         unread, said = self._subscription.hear(patience)
         self._unread |= unread
-        self._hear(said)
+        self._hand_over(self._heard(said))
+        if unread or said:
+            self._may_rest = not self._unread
         self._unread |= self._subscription.change(*self.feeds.changed())
         is_turn = time.monotonic() >= self._look_due
         if is_turn:
@@ -149,6 +164,62 @@ class Reader:
         self._unread = self._read(list(self._unread))
         if is_turn and self._heartbeat.overdue:
             raise redis.ConnectionError("what this node writes is not read: two connections, two servers")
+
+    # The loop in its place
+
+    def _rest(self) -> None:
+        """Have the loop hear, until something has to be read, or looked at."""
+        direct = None if self._unread or not self._may_rest else self._subscription.direct
+        if self._listen is None or direct is None:
+            return
+        hear = partial(self._hear_on_loop, direct)
+        self._back.clear()
+        self._resting, self._wanted = True, False
+        try:
+            self._listen(direct.fileno, hear)
+            self._back.wait(max(0.0, self._look_due - time.monotonic()))
+            self._may_rest = self._wanted = self._resting
+            if self._wanted:
+                self._listen(direct.fileno, hear).result()
+        finally:
+            self._resting = False
+        broken, self._broken = self._broken, None
+        if broken is not None:
+            raise broken
+
+    def _hear_on_loop(self, direct: Direct, receive: Callable[[Sequence[Heard]], None]) -> bool:
+        """Hear what has come; whether the loop goes on, as the hub could be told all of it at once."""
+        if not self._resting:
+            return False
+        if not self._wanted and self._all_taken():
+            try:
+                unread, said = self._subscription.take(direct)
+                self._unread |= unread
+                inputs = self._heard(said)
+            except Exception as error:
+                self._broken = error
+            else:
+                if self._received(inputs, receive) and not self._unread:
+                    return True
+        self._resting = False
+        self._back.set()
+        return False
+
+    def _all_taken(self) -> bool:
+        """Whether the server's loop has done, without a failure, what it was given."""
+        last = self._handed_over
+        return last is None or (last.done() and last.exception() is None)
+
+    def _received(self, inputs: Sequence[Heard], receive: Callable[[Sequence[Heard]], None]) -> bool:
+        """Tell the hub; whether it did not fail, which the thread otherwise finds as a failure of what it gave."""
+        try:
+            if inputs:
+                receive(inputs)
+        except Exception as error:
+            self._handed_over = real_future()
+            self._handed_over.set_exception(error)
+            return False
+        return True
 
     def _unasked(self) -> set[bytes]:
         """A part of the streams, to be looked at whatever was said of them. Tries the subscription, too."""
@@ -232,8 +303,8 @@ class Reader:
                     inputs.append(announcement.item)
         return inputs
 
-    def _hear(self, said: Sequence[tuple[bytes, bytes]]) -> None:
-        """What was said on channels.
+    def _heard(self, said: Sequence[tuple[bytes, bytes]]) -> list[Heard]:
+        """What is to be told of what was said on channels; the rest is done, or is to be read.
 
         Beats of this node, questions to it, who is in a room, an entry, or that there is something new.
         """
@@ -251,7 +322,7 @@ class Reader:
                 inputs.extend(self._told(key, message))
             else:
                 self._unread.add(key)
-        self._hand_over(inputs)
+        return inputs
 
     def _told(self, key: bytes, message: bytes) -> Iterator[Input]:
         """The update of which a message tells, if it is the next; the stream is read where it may not be."""

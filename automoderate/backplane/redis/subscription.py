@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import redis
 
 from automoderate.backplane.redis.connection import IO_TIMEOUT, Command, RedisConnection
+from automoderate.backplane.redis.direct import Direct
 
 AT_ONCE = 1000
 """Messages taken before the streams they name are looked at."""
@@ -89,15 +90,37 @@ class Subscription:
             return found, said
         self._expected_since = math.inf
         for _ in range(AT_ONCE):
-            kind, key, message = self._link.answer()
-            if kind == b"message" and message:
-                said.append((key, message))
-            elif kind != b"unsubscribe":
-                found.add(key)
+            _sort(self._link.answer(), found, said)
             has_more = self._link.has_more()
             if not (self._link.wait(0.0) if has_more is None else has_more):
                 break
         return found, said
+
+    @property
+    def direct(self) -> Direct | None:
+        """The connection for who may not wait, of which everything that has come was taken; None where that is not so.
+
+        It hears by ``take``.
+        """
+        return None if self._link.has_more() is not False else self._link.direct
+
+    def take(self, direct: Direct) -> tuple[set[bytes], list[tuple[bytes, bytes]]]:
+        """As ``hear``, without waiting."""
+        found: set[bytes] = set()
+        said: list[tuple[bytes, bytes]] = []
+        direct.receive()
+        for answer in direct.messages():
+            _sort(answer, found, said)
+            self._expected_since = math.inf
+        return found, said
+
+
+def _sort(answer: Sequence[bytes], found: set[bytes], said: list[tuple[bytes, bytes]]) -> None:
+    kind, key, message = answer
+    if kind == b"message" and message:
+        said.append((key, message))
+    elif kind != b"unsubscribe":
+        found.add(key)
 
 
 def _commands(name: str, keys: list[bytes]) -> Iterator[Command]:
