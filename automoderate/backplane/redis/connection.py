@@ -24,6 +24,7 @@ FAILURES = (redis.RedisError, OSError)
 """What a call fails with while Redis is away, or does not want to."""
 
 Command: TypeAlias = Sequence[str | bytes | int]
+"""Its words; or it is packed already."""
 
 _KINDS: dict[str, Any] = {
     "redis": redis.Connection, "rediss": redis.SSLConnection, "unix": redis.UnixDomainSocketConnection,
@@ -145,6 +146,9 @@ def packed(commands: Iterable[Command]) -> bytes:
     """Commands as Redis reads them: arrays of bulk strings. redis-py takes four times as long."""
     parts: list[bytes] = []
     for command in commands:
+        if isinstance(command, bytes):
+            parts.append(command)
+            continue
         parts.append(b"*%d\r\n" % len(command))
         for word in command:
             data = word if isinstance(word, bytes) else str(word).encode()

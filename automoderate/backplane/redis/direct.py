@@ -48,10 +48,13 @@ class Direct:
             self._waiting = real(select).poll()
             self._waiting.register(self.fileno, real(select).POLLIN)
             self._waiting.register(bell.sock, real(select).POLLIN)
-        found = [fileno for fileno, _ in self._waiting.poll(max(0, math.ceil(seconds * 1000)))]
-        if bell.sock.fileno() in found:
-            bell.hush()
-        return self.fileno in found
+        came = False
+        for fileno, _ in self._waiting.poll(max(0, math.ceil(seconds * 1000))):
+            if fileno == self.fileno:
+                came = True
+            else:
+                bell.hush()
+        return came
 
     def receive(self) -> None:
         """Take what has come, if anything has. Raises ConnectionError at its end."""
@@ -64,6 +67,10 @@ class Direct:
         if not size:
             raise redis.ConnectionError("Connection closed by server.")
         self._reader.feed(self._buffer, 0, size)
+
+    def answer(self) -> Any:
+        """What was received whole, a list or an exception; something else where that is not so yet."""
+        return self._reader.gets()
 
     def messages(self) -> list[list[bytes]]:
         """What was received whole, of a connection that has subscribed. Raises what Redis has refused."""

@@ -142,18 +142,21 @@ return {id, type(told) == 'table' and told.err or ''}
 """
 
 
+_EVAL = b"$4\r\nEVAL\r\n$%d\r\n%b\r\n$1\r\n1\r\n" % (len(_ADD_AND_TELL), _ADD_AND_TELL.encode())
+
+
 def add(key: str, event: str, text: str, entries: int, trace: str | None) -> tuple[str | int, ...]:
     """The command that adds one update."""
     traced = () if trace is None else ("trace", trace)
     return ("XADD", key, "MAXLEN", "~", entries, "*", "event", event, "data", text, *traced)
 
 
-def add_and_tell(
-    key: str, event: str, text: str, entries: int, max_age: int, trace: str | None = None
-) -> tuple[str | int, ...]:
-    """The command that adds one update and tells all of it. Its answer has the id, and why it was not told."""
-    traced = () if trace is None else (trace,)
-    return ("EVAL", _ADD_AND_TELL, 1, key, entries, max_age, event, text, *traced)
+def add_and_tell(key: str, event: str, data: bytes, entries: int, max_age: int, trace: str | None = None) -> bytes:
+    """The command that adds one update and tells all of it, packed. Its answer has the id, and why it was not told."""
+    words = [key.encode(), b"%d" % entries, b"%d" % max_age, event.encode(), data]
+    if trace is not None:
+        words.append(trace.encode())
+    return b"*%d\r\n%b%b" % (3 + len(words), _EVAL, b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
 
 
 def told(message: bytes) -> tuple[str, Entry]:

@@ -6,14 +6,14 @@ import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeAlias
 
 from attrs import define, field
 
 from automoderate._threads import Bell, real, real_future
-from automoderate.backplane.redis.connection import Command, packed
+from automoderate.backplane.redis.connection import Command
 from automoderate.backplane.redis.direct import Direct
 from automoderate.server.interfaces import BackplaneBusy, BackplaneUnavailable
 
@@ -28,6 +28,10 @@ MAX_MESSAGES = 1000
 """Messages that wait; beyond that the oldest are dropped."""
 
 
+Settle: TypeAlias = "Callable[[Item, Direct], bool]"
+"""Settles an item whose answer has come, or says False."""
+
+
 def _running() -> Future[Any]:
     future = real_future()
     future.set_running_or_notify_cancel()
@@ -38,8 +42,8 @@ def _running() -> Future[Any]:
 class Item:
     """Commands that belong together and add to the stream ``key``; the answer to the first is the future's result.
 
-    ``alone`` is the command to send instead where nothing else is added to the stream at the same time. What is
-    ``persistent`` is sent again where it may have been stored already. Of what is ``told`` those who read the stream
+    ``alone`` is the command, packed, to send instead where nothing else is added to the stream at the same time. What
+    is ``persistent`` is sent again where it may have been stored already. Of what is ``told`` those who read the stream
     learn by its commands.
     """
 
@@ -49,7 +53,7 @@ class Item:
     expires: float
     persistent: bool
     told: bool = False
-    alone: Command | None = None
+    alone: bytes | None = None
     sent: bool = False
     """Whether it may be stored: it was sent, and Redis has not said that it was refused."""
     unsent: bytes | None = None
@@ -70,7 +74,10 @@ class Waiting:
         self._lent: Direct | None = None
         self._sent: Item | None = None
         self._bell: Bell | None = None
-        self._changed: threading.Condition = real(threading).Condition()
+        self._lock: threading.RLock = real(threading).RLock()
+        self._changed: threading.Condition = real(threading).Condition(self._lock)
+        self._watchers = 0
+        self._nudged = False
         self._items: deque[Item] = deque()
         self._bytes = 0
         self._under_way = 0
@@ -109,33 +116,37 @@ class Waiting:
             return 2 * len(self._items) < self._max_items and 2 * self._bytes < MAX_WAITING_BYTES
 
         with self._changed:
-            return self._changed.wait_for(roomy, timeout)
+            return self._wait_for(roomy, timeout)
 
     def close(self, timeout: float) -> tuple[bool, Sequence[Item]]:
         """Add nothing more and wait up to ``timeout`` seconds until all is settled: whether it is, and what is not."""
         with self._changed:
             self.closed = True
             self._tell()
-            done = self._changed.wait_for(lambda: not len(self), timeout)
+            done = self._wait_for(lambda: not len(self), timeout)
             abandoned, self._items, self._bytes = list(self._items), deque(), 0
             self._over = True
         return done, abandoned
 
     # For the thread that takes
 
-    def take(self, timeout: float | None, direct: Direct | None = None) -> list[Item] | None:
+    def take(
+        self, timeout: float | None, direct: Direct | None = None, settle: Settle = lambda *_: False
+    ) -> list[Item] | None:
         """Wait for something to do; None at the end. What is taken is under way until the next call, or ``put_back``.
 
         Nothing after ``timeout`` seconds, or where there are only messages. ``direct`` is the connection, for an item
-        that is sent at once: it is taken by itself, and has been sent but for what is ``unsent``.
+        that is sent at once: it is settled by ``settle``, or taken by itself where that says False, and has been sent
+        but for what is ``unsent``.
         """
         until = math.inf if timeout is None else time.monotonic() + timeout
-        if direct is not None and (sent := self._lend(direct, until)) is not None:
+        if direct is not None and (sent := self._lend(direct, until, settle)) is not None:
             return [sent]
         with self._changed:
             self._settled()
             left = until - time.monotonic()
-            self._changed.wait_for(self._called_for, None if left == math.inf else left)
+            self._wait_for(self._called_for, None if left == math.inf else left)
+            self._nudged = False
             if self.closed and not self._items and not self._messages:
                 return None
             batch: list[Item] = []
@@ -167,7 +178,13 @@ class Waiting:
     def pause(self, seconds: float) -> None:
         """Wait, but not beyond the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self.closed, seconds)
+            self._wait_for(lambda: self.closed, seconds)
+
+    def nudge(self) -> None:
+        """Have ``take`` return with what there is, if only nothing."""
+        with self._lock:
+            self._nudged = True
+            self._tell()
 
     def end(self) -> None:
         """Nothing is taken any more."""
@@ -177,50 +194,68 @@ class Waiting:
     # Inside
 
     def _called_for(self) -> bool:
-        return bool(self._items or self._messages or self.closed)
+        return bool(self._items or self._messages or self._nudged or self.closed)
 
     def _tell(self) -> None:
         """There is something for the thread to do."""
-        self._changed.notify_all()
+        self._notify()
         if self._lent is not None and self._bell is not None:
             self._lent = None
             self._bell.ring()
+
+    def _wait_for(self, true: Callable[[], object], timeout: float | None) -> bool:
+        self._watchers += 1
+        try:
+            return bool(self._changed.wait_for(true, timeout))
+        finally:
+            self._watchers -= 1
+
+    def _notify(self) -> None:
+        if self._watchers:  # mostly there is none, and asking the condition takes longer
+            self._changed.notify_all()
 
     def _sends(self, item: Item) -> bool:
         """Whether it is sent at once: it comes first, by itself, and the connection takes it."""
         if self._lent is None or item.alone is None:
             return False
-        command = packed([item.alone])
-        size = self._lent.send(command)
+        size = self._lent.send(item.alone)
         if not size:
             return False
-        self._sent, item.sent, item.unsent = item, True, command[size:]
+        self._sent, item.sent, item.unsent = item, True, item.alone[size:]
         self._under_way = 1
         if item.unsent:
             self._tell()
         self._lent = None
         return True
 
-    def _lend(self, direct: Direct, until: float) -> Item | None:
-        """Lend the connection until there is something to do; the item that was sent over it, if one was."""
+    def _lend(self, direct: Direct, until: float, settle: Settle) -> Item | None:
+        """Lend the connection until there is something to do; the item that was sent over it, if one is to be settled.
+
+        What is answered as nearly always is settled here, and nothing else has to be asked or looked at.
+        """
         self._bell = self._bell or Bell()
-        with self._changed:
+        while self._may_lend(direct):
+            came, sent = False, None
+            while not (came or sent or self._lent is None or time.monotonic() >= until):
+                # Not for longer, as what is sent meanwhile may never be answered.
+                came = direct.wait(self._bell, min(LENT, until - time.monotonic()))
+                with self._lock:
+                    sent = self._sent
+            with self._lock:
+                sent, self._sent, self._lent = self._sent, None, None
+            if sent is None or sent.unsent or not came or not settle(sent, direct):
+                return sent
+        return None
+
+    def _may_lend(self, direct: Direct) -> bool:
+        with self._lock:
             self._settled()
             self._lent = None if self._called_for() else direct
-            lent = self._lent is not None
-        while lent:
-            # Not for longer, as what is sent meanwhile may never be answered.
-            answered = direct.wait(self._bell, min(LENT, until - time.monotonic()))
-            with self._changed:
-                lent = not (self._sent or answered or self._called_for() or time.monotonic() >= until)
-                if not lent:
-                    self._lent = None
-        sent, self._sent = self._sent, None
-        return sent
+            return self._lent is not None
 
     def _settled(self) -> None:
         self._under_way = 0
-        self._changed.notify_all()
+        self._notify()
 
 
 def together(batch: Sequence[Item]) -> set[str]:

@@ -20,6 +20,7 @@ import redis
 
 from automoderate._threads import real
 from automoderate.backplane.redis.connection import FAILURES, Command, Pauses, RedisConnection, first_refusal
+from automoderate.backplane.redis.direct import Direct
 from automoderate.backplane.redis.entries import (
     CONTROL,
     MAX_TOLD,
@@ -82,13 +83,14 @@ class Writer:
         self._starting: threading.Lock = self._threading.Lock()
         self._thread: threading.Thread | None = None
         self._chores: list[Command] = []
+        self._early: Any = None
         self.published = self.failed = 0
 
     def publish(self, project_id: str, event: str, text: str, trace: str | None = None) -> Future[str]:
         """Append an update; the future has its ``event_id``. ValueError for what no node would take from there."""
-        size = _checked_size(project_id, event, text)
-        key = stream(project_id)
-        alone = add_and_tell(key, event, text, self._entries, int(self._max_age), trace) if size <= MAX_TOLD else None
+        data = _checked(project_id, event, text)
+        size, key = len(data), stream(project_id)
+        alone = add_and_tell(key, event, data, self._entries, int(self._max_age), trace) if size <= MAX_TOLD else None
         commands = add(key, event, text, self._entries, trace), ("EXPIRE", key, int(self._max_age))
         return self._put(commands, key, size, alone=alone)
 
@@ -96,7 +98,7 @@ class Writer:
         self, project_id: str, events: Sequence[tuple[str, str]], traces: Sequence[str] = ()
     ) -> Future[Any]:
         """The same with several: all of them are appended, or none. The future has their ids, in order."""
-        size = sum(_checked_size(project_id, event, text) for event, text in events)
+        size = sum(len(_checked(project_id, event, text)) for event, text in events)
         command = add_all(project_id, events, self._entries, int(self._max_age), traces)
         return self._put((command,), stream(project_id), size)
 
@@ -106,7 +108,7 @@ class Writer:
         Where it is there already the future has an empty ``event_id``. It fails where ``since``, a time in seconds by
         the clock of Redis, is more than CLAIM_WINDOW seconds ago.
         """
-        size = _checked_size(project_id, event, text)
+        size = len(_checked(project_id, event, text))
         command = add_once(project_id, digest, since, self._entries, int(self._max_age), event, text)
         return self._put((command,), stream(project_id), size, persistent=True, patience=CLAIM_PATIENCE, told=True)
 
@@ -158,7 +160,7 @@ class Writer:
         persistent: bool | None = None,
         patience: float | None = None,
         told: bool = False,
-        alone: Command | None = None,
+        alone: bytes | None = None,
     ) -> Future[Any]:
         expires = time.monotonic() + (self._patience if patience is None else patience)
         persistent = self._persistent if persistent is None else persistent
@@ -193,10 +195,8 @@ class Writer:
         self._waiting.end()
 
     def _take(self) -> list[Item] | None:
-        if self._chores:
-            return self._waiting.take(0.0)
         until_beat = None if self._heartbeat is None else self._heartbeat.due_in()
-        return self._waiting.take(until_beat, self._link.direct)
+        return self._waiting.take(until_beat, self._link.direct, self._settle_quickly)
 
     def _exchange(self, batch: Sequence[Item]) -> bool:
         """Send everything at once and settle each item as its answer comes; False where some are to be tried again.
@@ -229,10 +229,27 @@ class Writer:
         item.unsent = None
         if unsent:
             self._link.send_packed(unsent)
-        elif self._link.direct is not None:
-            self._link.direct.receive()
-        (answer,) = self._link.answers(1)
+        (answer,) = self._link.answers(1) if self._early is None else [self._early]
+        self._early = None
+        if isinstance(answer, Exception) and not isinstance(answer, redis.ResponseError):
+            raise answer
         return self._all_settled([item], [self._settle(item, answer, alone=True)], wrote=True)
+
+    def _settle_quickly(self, item: Item, direct: Direct) -> bool:
+        """The same where Redis has taken it and all is well; an answer that says otherwise is for ``_answered``."""
+        try:
+            direct.receive()
+            answer = direct.answer()
+        except FAILURES:
+            return False  # who reads on is told the same
+        if not isinstance(answer, list) or answer[1]:
+            self._early = answer if isinstance(answer, list | Exception) else None
+            return False
+        for what in (NOTICES, WRITES, CONNECTIONS):
+            self._troubles.worked(what)
+        self._troubles.usable(item.key)
+        self._accepted(item, answer[0])
+        return True
 
     def _all_settled(
         self, batch: Sequence[Item], refusals: Sequence[redis.ResponseError | None], *, wrote: bool
@@ -288,13 +305,20 @@ class Writer:
             self._troubles.worked(NOTICES)
 
     def _accepted(self, item: Item, answer: bytes | list[bytes]) -> None:
-        event_ids = [each.decode() for each in (answer if isinstance(answer, list) else [answer])]
-        self.published += len(event_ids)
+        if isinstance(answer, bytes):
+            result: Any = answer.decode()
+            last = result
+            self.published += 1
+        else:
+            result = [each.decode() for each in answer]
+            last = result[-1]
+            self.published += len(result)
         if random.random() < _TRIM_CHANCE:
             # By the clock of Redis, and after something newer was added: never the newest.
-            oldest = int(event_ids[-1].partition("-")[0]) - int(self._max_age * 1000)
+            oldest = int(last.partition("-")[0]) - int(self._max_age * 1000)
             self._chores.append(("XTRIM", item.key, "MINID", "~", max(0, oldest)))
-        item.future.set_result(event_ids if isinstance(answer, list) else event_ids[0])
+            self._waiting.nudge()
+        item.future.set_result(result)
 
     def _broken(self, batch: Sequence[Item], error: Exception) -> None:
         """The connection is of no use: what cannot have been stored, and what may be stored twice, is tried again."""
@@ -324,12 +348,12 @@ class Writer:
             item.future.set_exception(error)
 
 
-def _checked_size(project_id: str, event: str, text: str) -> int:
-    """Bytes of an update's data. Raises ValueError for what no node would take."""
+def _checked(project_id: str, event: str, text: str) -> bytes:
+    """An update's data. Raises ValueError for what no node would take."""
     if not is_project_id(project_id):
         raise ValueError(f"{project_id[:40]!r} is no project id")
     check_event(event)
-    size = len(text.encode())
-    if size > MAX_UPDATE:
-        raise ValueError(f"the data of {event!r} has {size} bytes as JSON, more than {MAX_UPDATE}")
-    return size
+    data = text.encode()
+    if len(data) > MAX_UPDATE:
+        raise ValueError(f"the data of {event!r} has {len(data)} bytes as JSON, more than {MAX_UPDATE}")
+    return data
