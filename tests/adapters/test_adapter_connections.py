@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import socket
 import threading
 from typing import NoReturn, cast
@@ -399,6 +400,65 @@ def test_the_exception_of_a_submitted_call_is_its_callers(start: Start) -> None:
     with pytest.raises(KeyError, match="no such thing"):
         server.call(fail)
     assert server.call(lambda _: "still running") == "still running"
+
+
+def test_a_descriptor_of_somebody_elses_is_watched_until_that_wants_no_more(start: Start) -> None:
+    driver = Script()
+    server = start(driver)
+    reading, writing = os.pipe()
+    seen: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
+    os.set_blocking(reading, False)
+
+    def ready(_now: float) -> bool:
+        try:
+            said = os.read(reading, 100)
+        except BlockingIOError:
+            said = b""
+        driver.shout(said)
+        seen.put((threading.current_thread().name, said))
+        return said != b"enough\n"
+
+    with server.connect() as client:
+        client.send(b"echo in\n")
+        assert client.line() == b"in"
+        server.handle.watch(reading, ready).result(PATIENCE)
+        assert seen.get(timeout=PATIENCE) == (server.thread.name, b"")
+        for said in (b"something\n", b"more\n"):
+            os.write(writing, said)
+            assert seen.get(timeout=PATIENCE) == (server.thread.name, said)
+            assert client.line() + b"\n" == said, "what it brought about was written"
+        server.handle.watch(reading, ready).result(PATIENCE)
+        assert seen.get(timeout=PATIENCE)[1] == b"", "it is called once more"
+        os.write(writing, b"enough\n")
+        assert seen.get(timeout=PATIENCE)[1] == b"enough\n"
+        os.write(writing, b"too late\n")
+        assert server.call(lambda _: "a turn later") == "a turn later"
+        assert seen.empty()
+        server.handle.watch(reading, ready).result(PATIENCE)
+        assert seen.get(timeout=PATIENCE)[1] == b"too late\n"
+    server.stop()
+    with pytest.raises(ServerStopped):
+        server.handle.watch(reading, ready).result(PATIENCE)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_descriptor_whose_call_fails_is_watched_no_more(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    server = start(Script())
+    reading, writing = os.pipe()
+    os.write(writing, b"something")
+    calls: list[float] = []
+
+    def fail(now: float) -> bool:
+        calls.append(now)
+        raise KeyError("a mistake")
+
+    server.handle.watch(reading, fail).result(PATIENCE)
+    assert server.call(lambda _: "still running") == "still running"
+    assert len(calls) == 1
+    expect_logged(caplog, "a mistake")
+    os.close(reading)
+    os.close(writing)
 
 
 def test_a_call_after_the_end_fails_clearly(start: Start) -> None:

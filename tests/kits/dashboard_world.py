@@ -65,6 +65,9 @@ class StubHandle:
     stuck: bool = False
     stopped: bool = False
 
+    def watch(self, _fileno: int, _ready: Callable[[float], bool]) -> Future[None]:
+        raise AssertionError("nothing is heard from a descriptor")
+
     def submit(self, call: Callable[[float], T | Future[T]]) -> Future[T]:
         future: Future[T] = Future()
         if self.stopped:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import redis
 import socketio
 
+from automoderate.adapters import asyncio
+from automoderate.adapters.runtime import Handle, Options
 from automoderate.backplane.redis import RedisBackplane
 from automoderate.core.hub import History, HistoryLost, Published
-from automoderate.server.interfaces import Heard
+from automoderate.protocol.config import Config
+from automoderate.protocol.socketio import SocketIOServer
+from automoderate.server.interfaces import Hear, Heard
 from kits import PATIENCE, until
 from kits.cables import Cable
 from kits.processes import steady_port, stop_process
@@ -173,15 +180,49 @@ def disconnect(manager: Any) -> None:
         manager.redis.close()
 
 
-class Node:
-    """A backplane, and in place of a server a list of what it was told."""
+class Loop:
+    """A running loop without anything to serve."""
 
-    def __init__(self, url: str, **options: Any) -> None:
+    def __init__(self) -> None:
+        ready: Future[Handle] = Future()
+        driver = SocketIOServer(Config(), new_id=lambda: secrets.token_hex(8))
+        run = partial(asyncio.run, driver, Options(port=0), on_ready=ready.set_result, handle_signals=False)
+        self._thread = threading.Thread(target=run, name="loop", daemon=True)
+        self._thread.start()
+        self.handle = ready.result(PATIENCE)
+
+    def stop(self) -> None:
+        """End it, and wait for that."""
+        self.handle.stop()
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive(), "the loop did not end"
+
+
+class Node:
+    """A backplane, and in place of a server a list of what it was told: by its thread, or on a ``loop`` as servers are.
+
+    ``heard_on_loop`` are those that the loop has heard by itself.
+    """
+
+    def __init__(self, url: str, loop: Loop | None = None, **options: Any) -> None:
         self.backplane = RedisBackplane(url, **options)
+        self.heard_on_loop: list[Heard] = []
         self.told: list[Heard] = []
         self.acted: Future[None] | None = None
         """When the server will have acted on what it is told next; None: at once."""
-        self.backplane.start(self._receive)
+        if loop is None:
+            self.backplane.start(self._receive)
+            return
+        handle = loop.handle
+
+        def listen(fileno: int, hear: Hear) -> Future[None]:
+            return handle.watch(fileno, lambda _now: hear(self._hear))
+
+        self.backplane.start(lambda items: handle.submit(lambda _now: self._receive(items)), listen)
+
+    def _hear(self, items: Sequence[Heard]) -> None:
+        self.heard_on_loop.extend(items)
+        self._receive(items).result(PATIENCE)
 
     def _receive(self, items: Sequence[Heard]) -> Future[None]:
         self.told.extend(items)

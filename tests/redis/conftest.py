@@ -10,7 +10,7 @@ import pytest
 
 from kits import until
 from kits.cables import Cable
-from kits.redis_server import Node, RedisServer
+from kits.redis_server import Loop, Node, RedisServer
 
 
 @pytest.fixture
@@ -39,14 +39,23 @@ def cable(new_cable: Callable[[], Cable]) -> Cable:
     return new_cable()
 
 
+@pytest.fixture(params=["thread", "loop"])
+def loop(request: pytest.FixtureRequest) -> Iterator[Loop | None]:
+    """The loop of a node's server, or none, where a thread of the node hears everything."""
+    loop = Loop() if request.param == "loop" else None
+    yield loop
+    if loop is not None:
+        loop.stop()
+
+
 @pytest.fixture
-def new_node(server: RedisServer, request: pytest.FixtureRequest) -> Iterator[Callable[..., Node]]:
+def new_node(server: RedisServer, loop: Loop | None, request: pytest.FixtureRequest) -> Iterator[Callable[..., Node]]:
     """Starts nodes, perhaps at the end of a cable. They end before their cables do."""
     request.getfixturevalue("new_cable")  # what is asked for first ends last
     nodes: list[Node] = []
 
     def make(cable: Cable | None = None, **options: Any) -> Node:
-        node = Node(server.url if cable is None else server.through(cable), **options)
+        node = Node(server.url if cable is None else server.through(cable), loop, **options)
         nodes.append(node)
         until(node.hears, "the node hears Redis")
         return node

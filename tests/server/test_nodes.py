@@ -30,6 +30,9 @@ class InThread:
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
 
+    def watch(self, _fileno: int, _ready: Any) -> Any:
+        raise AssertionError("nothing is heard from a descriptor")
+
     def submit(self, call: Any) -> Any:
         result = call(self._simulation.now)
         self._simulation.run()

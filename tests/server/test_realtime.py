@@ -39,6 +39,9 @@ def test_a_call_at_this_moment_fails_as_any_call_to_a_server_that_is_not_running
         def submit(self, _call: Any) -> Any:
             raise NotRunning
 
+        def watch(self, _fileno: int, _ready: Any) -> Any:
+            raise NotRunning
+
     realtime = Unbinding()
     server: Any = Simulation().server
     realtime.bind(server, Handle())

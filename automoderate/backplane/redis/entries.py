@@ -8,6 +8,7 @@ written an entry, so that each is checked on its way in.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, TypeAlias
@@ -145,6 +146,11 @@ return {id, type(told) == 'table' and told.err or ''}
 _EVAL = b"$4\r\nEVAL\r\n$%d\r\n%b\r\n$1\r\n1\r\n" % (len(_ADD_AND_TELL), _ADD_AND_TELL.encode())
 
 
+_ID = rb"([0-9]{1,20}-[0-9]{1,20})"
+_TOLD = re.compile(rb"\+%b %b ([^\t\n]*)(?:\t([^\n]*))?\n(.*)" % (_ID, _ID), re.DOTALL)
+"""The id, that of the entry before, the event, in whose name is no tabulator, the trace, and the data."""
+
+
 def add(key: str, event: str, text: str, entries: int, trace: str | None) -> tuple[str | int, ...]:
     """The command that adds one update."""
     traced = () if trace is None else ("trace", trace)
@@ -161,18 +167,12 @@ def add_and_tell(key: str, event: str, data: bytes, entries: int, max_age: int, 
 
 def told(message: bytes) -> tuple[str, Entry]:
     """The entry that a message is, and the id of the one before it. Raises BadEntry."""
-    head, _, data = message.removeprefix(TOLD).partition(b"\n")
-    event_id, _, rest = head.partition(b" ")
-    before, _, rest = rest.partition(b" ")
-    event, separator, trace = rest.partition(b"\t")  # which is in no event's name
-    try:
-        ids = event_id.decode("ascii"), before.decode("ascii")
-    except UnicodeDecodeError:
-        ids = "", ""
-    if None in (hub.parse_event_id(ids[0]), hub.parse_event_id(ids[1])):
+    found = _TOLD.fullmatch(message)
+    if found is None:
         raise BadEntry("it tells of no entry")
-    traced = (b"trace", trace) if separator else ()
-    return ids[1], (event_id, (b"event", event, b"data", data, *traced))
+    event_id, before, event, trace, data = found.groups()
+    traced = () if trace is None else (b"trace", trace)
+    return before.decode(), (event_id, (b"event", event, b"data", data, *traced))
 
 
 # Several at once ----------------------------------------------------------------------------------------------

@@ -92,6 +92,11 @@ class Feeds:
         with self._lock:
             return [feed for feed in self._feeds.values() if feed.position is not None]
 
+    def one(self, key: bytes) -> Feed | None:
+        """The one of this stream, if that is to be read."""
+        feed = self._feeds.get(key)
+        return None if feed is None or feed.position is None else feed
+
     def among(self, keys: Iterable[bytes]) -> list[Feed]:
         """Those of these streams that are to be read."""
         with self._lock:

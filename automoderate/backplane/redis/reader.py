@@ -27,7 +27,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 
@@ -208,7 +208,9 @@ class Reader:
     def _all_taken(self) -> bool:
         """Whether the server's loop has done, without a failure, what it was given."""
         last = self._handed_over
-        return last is None or (last.done() and last.exception() is None)
+        if last is not None and last.done() and last.exception() is None:
+            last = self._handed_over = None
+        return last is None
 
     def _received(self, inputs: Sequence[Heard], receive: Callable[[Sequence[Heard]], None]) -> bool:
         """Tell the hub; whether it did not fail, which the thread otherwise finds as a failure of what it gave."""
@@ -324,19 +326,21 @@ class Reader:
                 self._unread.add(key)
         return inputs
 
-    def _told(self, key: bytes, message: bytes) -> Iterator[Input]:
+    def _told(self, key: bytes, message: bytes) -> Iterable[Input]:
         """The update of which a message tells, if it is the next; the stream is read where it may not be."""
         try:
             before, entry = told(message)
         except BadEntry as error:
             self._reject(f"a message of {len(message)} bytes on the channel {key.decode()}", error)
             self._unread.add(key)
-            return
-        for feed in self.feeds.among([key]):
-            if feed.position == before:
-                yield from self._updates(feed, [entry])
-            else:
-                self._unread.add(key)
+            return []
+        feed = self.feeds.one(key)
+        if feed is None:
+            return []
+        if feed.position != before:
+            self._unread.add(key)
+            return []
+        return self._updates(feed, [entry])
 
     def _shared_presence(self, key: bytes, message: bytes) -> Iterator[Input]:
         try:
