@@ -170,7 +170,11 @@ class Poller:
         self._now = now
         if self._resume is not None and self._resume <= now:
             self._accept()
-        if not self._ready:
+        if self._ready:
+            # Many are: what comes to a guest, as an update for all of them does, is not to stand in line behind them.
+            for guest in tuple(self._guests.values()):
+                guest.ready(0, now)
+        else:
             self._ready.extend((key.data, events) for key, events in self._selector.select(0))
         for _ in range(min(EVENTS_PER_TURN, len(self._ready))):
             watched, events = self._ready.popleft()
@@ -185,7 +189,7 @@ class Poller:
             self._ended.append(transport)
 
     def attend(self, fileno: int, call: Callable[[float], bool], now: float) -> None:
-        """Call ``call(now)`` at once, and whenever the descriptor can be read, until it says False."""
+        """Call ``call(now)`` at once, and whenever the descriptor can be read or may be, until it says False."""
         if fileno not in self._guests:
             self._guests[fileno] = Guest(self, fileno, call)
             self._selector.register(fileno, selectors.EVENT_READ, self._guests[fileno])

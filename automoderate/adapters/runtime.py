@@ -89,8 +89,9 @@ class Handle(Protocol):
     def watch(self, fileno: int, ready: Callable[[float], bool], /) -> Future[None]:
         """Run ``ready(now)`` there and flush, now and whenever the descriptor can be read, until it says False.
 
-        The future is done after the first time, or fails as that of ``submit``. What is watched already is only run
-        once more. The descriptor may be closed when ``ready`` has said False.
+        There need not be anything to read each time. The future is done after the first time, or fails as that of
+        ``submit``. What is watched already is only run once more. The descriptor may be closed when ``ready`` has said
+        False.
         """
 
     def stop(self) -> None:

@@ -106,7 +106,8 @@ Hear: TypeAlias = Callable[[Callable[[Sequence[Heard]], None]], bool]
 Listen: TypeAlias = Callable[[int, Hear], Future[None]]
 """Has the loop call the one that hears, now and whenever the descriptor can be read; from any thread.
 
-That is until it says False, after which the descriptor may be closed. The future is done after the first time.
+There need not be anything to read each time. That is until it says False, after which the descriptor may be closed. The
+future is done after the first time.
 """
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import select
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -10,6 +13,7 @@ from typing import cast
 
 import pytest
 
+from automoderate.adapters._poller import EVENTS_PER_TURN
 from automoderate.adapters.runtime import Options, Runtime
 from automoderate.protocol.driver import Driver
 from kits import PATIENCE
@@ -72,6 +76,34 @@ def test_what_is_said_between_two_turns_wakes_the_runtime_up(runtime: Runtime) -
     assert awake(runtime)
     runtime.turn()
     assert done.result(0) == "done"
+
+
+def test_a_watched_descriptor_does_not_stand_in_line_behind_many_connections(runtime: Runtime) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    seen: list[bytes] = []
+
+    def ready(_now: float) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            seen.append(os.read(reading, 100))
+        return True
+
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(3 * EVENTS_PER_TURN):
+            clients.append(stack.enter_context(socket.create_connection(runtime.handle.addresses[0])))
+            runtime.turn()  # it takes that one
+        watched = runtime.handle.watch(reading, ready)
+        runtime.turn()
+        watched.result(0)
+        for client in clients:
+            client.sendall(b"echo in\n")
+        os.write(writing, b"something")
+        runtime.turn()
+        runtime.turn()
+        assert seen == [b"something"]
+    os.close(reading)
+    os.close(writing)
 
 
 def test_what_the_driver_wants_in_a_turn_is_done_in_the_next(script: Script, runtime: Runtime) -> None:

@@ -97,7 +97,12 @@ def test_what_the_connection_takes_nothing_of_waits_for_the_thread(
     new_publisher: Any, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries: list[int] = []
-    monkeypatch.setattr(Direct, "send", lambda _self, data: tries.append(len(data)) or 0)
+
+    def none(_self: Direct, data: bytes) -> int:
+        tries.append(len(data))
+        return 0
+
+    monkeypatch.setattr(Direct, "send", none)
     number = publish_until(new_publisher(), lambda: len(tries) >= 3)
     assert stored(server) == [b'{"n":%d}' % n for n in range(number)]
 
@@ -267,19 +272,19 @@ def test_without_hiredis_all_is_done_by_the_threads(
 def test_a_connection_that_blocks_or_is_none_is_not_used_directly(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link = RedisConnection(server.url)
-    assert link.direct is None
-    link.connect()
-    assert link.direct is not None
-    assert link.direct is link.direct
-    os.set_blocking(link.direct.fileno, True)
-    assert direct.direct(link._connection) is None
-    os.set_blocking(link.direct.fileno, False)
-    assert direct.direct(link._connection) is not None
+    connection = redis.Connection("127.0.0.1", server.port, protocol=2, socket_timeout=PATIENCE)
+    assert direct.direct(connection) is None
+    connection.connect()
+    used = direct.direct(connection)
+    assert used is not None
+    os.set_blocking(used.fileno, True)
+    assert direct.direct(connection) is None
+    os.set_blocking(used.fileno, False)
+    assert direct.direct(connection) is not None
     monkeypatch.setattr(direct, "real", lambda _module: object())  # a system without poll
-    assert direct.direct(link._connection) is None
-    link.close()
-    assert link.direct is None
+    assert direct.direct(connection) is None
+    connection.disconnect()
+    assert direct.direct(connection) is None
 
 
 def test_an_end_and_a_refusal_are_raised(server: RedisServer) -> None:
