@@ -37,7 +37,7 @@ def require_person() -> BaseResponse | None:
 
 
 def _greeted() -> Person | None:
-    """Whom a page greets. Nobody where that cannot be found out: a page about a failure must not fail itself."""
+    """Whom a page greets; None where the database cannot say, since a page about a failure must not fail itself."""
     if g.get("without_person"):
         return None
     try:
