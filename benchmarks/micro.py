@@ -12,7 +12,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 
 import pyperf
@@ -30,6 +30,7 @@ from automoderate.protocol.outputs import Fanout, Job, Write
 from automoderate.protocol.websocket import WebSocket, text_frame
 from automoderate.server import Server
 from automoderate.server.api import ApiOptions
+from automoderate.server.tracing import Tracer
 from automoderate.testing import MemoryDirectory
 from benchmarks.world import TEMPLATE, api_key, project_id, user_id
 
@@ -40,6 +41,7 @@ POSTED = (1, 100)  # events in a request
 MANY = 5000  # rooms, more than the processor's caches know
 UNLIMITED = Limits(max_events_per_minute=1_000_000_000, max_connections_per_minute=1_000_000_000, recheck_interval=1e12)
 PEER = Peer("127.0.0.1", 40_000)
+OTHERS = {"statuses": ["flagged"]}  # than that of the data
 DATA = {
     **TEMPLATE,
     "project_id": PROJECT,
@@ -60,9 +62,9 @@ UPGRADE = (
 CONNECT = client_frame("40")
 
 
-def join_frame(project: str) -> bytes:
+def join_frame(project: str, **wishes: object) -> bytes:
     """A client's ``join_project``."""
-    return client_frame(f'42["join_project",{{"project_id":"{project}"}}]')
+    return client_frame(f'42["join_project",{json.dumps({"project_id": project, **wishes})}]')
 
 
 JOIN = join_frame(PROJECT)
@@ -184,7 +186,7 @@ class Sink:
 class Loop:
     """An adapter without a runtime: performs the server's outputs, answers its questions at once."""
 
-    def __init__(self, projects: Iterable[str] = (PROJECT,)) -> None:
+    def __init__(self, projects: Iterable[str] = (PROJECT,), tracer: Tracer | None = None) -> None:
         directory = MemoryDirectory()
         directory.add_user(user_id(0))
         for project in projects:
@@ -193,7 +195,7 @@ class Loop:
         ids = itertools.count()
         self.server = Server(
             directory, MemoryBackplane(), new_id=lambda: f"{next(ids):020}", random=random.Random(1).random,
-            protocol=Config(), limits=UNLIMITED, api=ApiOptions(),
+            protocol=Config(), limits=UNLIMITED, api=ApiOptions(), tracer=tracer,
         )  # fmt: skip
         self.written = 0
 
@@ -288,6 +290,41 @@ def broadcast(members: int) -> Callable[[], object]:
     return loop.publish
 
 
+def broadcast_beside(wishes: Mapping[str, object], written: int) -> Callable[[], object]:
+    """The same to a hundred, and ten more who have joined with wishes; so many of all are written to."""
+    loop = Loop()
+    for _ in range(100):
+        loop.open_member()
+    for _ in range(10):
+        loop.open_member(join_frame(PROJECT, **wishes))
+    loop.written = 0
+    loop.publish()
+    assert loop.written == written, "everybody got what they wished"
+    return loop.publish
+
+
+class Idle:
+    """A tracer, and each of its spans, that does nothing: what is left is what the server does for it."""
+
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    def start(self, *_: object, **__: object) -> Idle:
+        return self
+
+    def record(self, *_: object, **__: object) -> None:
+        """Nothing."""
+
+    def end(self, _error: BaseException | None) -> None:
+        """Nothing."""
+
+
+def broadcast_traced() -> Callable[[], object]:
+    """An update to a room of one while somebody takes spans."""
+    loop = Loop(tracer=Idle())
+    loop.open_member()
+    return loop.publish
+
+
 @cache  # making them takes seconds
 def broadcast_to_many_rooms() -> Callable[[], object]:
     """The same to rooms of one in turn: whatever belongs to a room is long out of the processor's caches."""
@@ -320,6 +357,10 @@ PIECES: dict[str, Callable[[], Callable[[], object]]] = {
     "server: handshake, login and join": log_in_and_join,
     **{f"server: POST of {events:,} to a room of one": partial(publish_by_post, events) for events in POSTED},
     **{f"server: broadcast to {members:,} in memory": partial(broadcast, members) for members in ROOM_SIZES},
+    "server: broadcast to 100 beside 10 who want other statuses": partial(
+        broadcast_beside, {"statuses": ["flagged"]}, 10
+    ),
+    "server: broadcast to 1 with a tracer that does nothing": broadcast_traced,
     f"server: broadcast to one of {MANY:,} rooms of one in memory": broadcast_to_many_rooms,
 }
 
