@@ -151,6 +151,21 @@ def test_older_updates_are_looked_through_for_what_the_filter_wants(
     assert previews(page) == ["Preview wanted"]
 
 
+def test_a_filter_takes_away_however_many_rows_whoever_reads(
+    server: ThreadServer, site: Site, visitors: Visitors
+) -> None:
+    fill(server, site, 3, status="flagged")
+    fill(server, site, 500)
+    page = visitors.watching()
+    for count in (200, 300, 400, 500, 503):
+        page.get_by_role("button", name="Load older").click()
+        expect(rows(page)).to_have_count(count)
+    row_of(page, "c200").first.scroll_into_view_if_needed()
+    page.locator("#filter-flagged").click()
+    expect(rows(page)).to_have_count(3)
+    expect(page.locator('#feed > [data-status="flagged"]')).to_have_count(3)
+
+
 def test_what_is_read_stays_while_its_decision_no_longer_fits(
     server: ThreadServer, site: Site, visitors: Visitors
 ) -> None:
@@ -210,6 +225,12 @@ def test_who_else_is_there_and_what_they_look_at(server: ThreadServer, site: Sit
     expect(lookers).to_be_hidden()
     olga.locator(".update__more").click()
     expect(lookers).to_be_visible()
+    olga.locator("#filter-flagged").click()  # which takes the open row away
+    expect(lookers).to_be_hidden()
+    olga.locator("#filter-flagged").click()
+    expect(row_of(olga, "a").locator(".update__more")).to_have_attribute("aria-expanded", "false")
+    olga.locator(".update__more").click()
+    expect(lookers).to_be_visible()
     olga.close()
     expect(others).to_be_hidden()
     expect(lookers).to_be_hidden()
@@ -233,7 +254,7 @@ def test_somebody_who_is_away_is_called_as_they_chose(server: ThreadServer, site
 
     site.publish(update("a"))
     site.publish(update("b", "flagged"))
-    page.wait_for_function("told.length === 1 && heard > 2")
+    page.wait_for_function("() => told.length === 1 && heard > 2")
     assert page.evaluate("told[0]") == ["Community forum: New, flagged", "Preview b"]
     expect(page).to_have_title("(1) Community forum · AutoModerate")
     expect(page.locator("#announcer")).to_contain_text(re.compile("New|new"))

@@ -275,6 +275,31 @@ def test_a_reader_keeps_their_place(server: ThreadServer, site: Site, visitors: 
     expect(page.get_by_role("heading", name="Updates")).to_be_focused()
 
 
+def test_rows_that_come_into_view_from_above_move_nothing(server: ThreadServer, site: Site, visitors: Visitors) -> None:
+    """They are of any height, which is known when they are seen for the first time."""
+    for number in range(80):
+        text = "A long text that somebody wrote. " * (number % 2 * 9 + 1)
+        server.publish(site.project.id, "moderation_update", update(f"c{number}", content_preview=text)).result(
+            PATIENCE
+        )
+    page = visitors.watching()
+    expect(rows(page)).to_have_count(80)
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    expect(rows(page).last).to_be_in_viewport()
+    for _ in range(12):
+        moved = page.evaluate(
+            """async () => {
+                const middle = () => document.elementFromPoint(300, innerHeight / 2).closest("#feed > li");
+                const row = middle();
+                const before = row.getBoundingClientRect().top;
+                scrollBy(0, -250);
+                for (let frame = 0; frame < 3; frame += 1) await new Promise(requestAnimationFrame);
+                return row.getBoundingClientRect().top - before;
+            }"""
+        )
+        assert abs(moved - 250) < 2
+
+
 def test_scrolling_back_to_the_top_shows_what_is_new(server: ThreadServer, site: Site, visitors: Visitors) -> None:
     page = visitors.watching()
     _fill(server, site, page, 40)

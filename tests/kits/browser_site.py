@@ -227,7 +227,7 @@ def rows(page: Page) -> Any:
 
 def previews(page: Page) -> list[str]:
     """The content of the rows in the list, newest first."""
-    return [text.strip() for text in page.locator("#feed .update__preview").all_inner_texts()]
+    return [text.strip() for text in page.locator("#feed .update__preview").all_text_contents()]
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import { counted, number } from "./text.js";
 
 const ROWS = 200; // in the list; older ones on demand
 const BUILT = 20; // rows made in one frame: making all of them would hold up whoever scrolls or types
+const DROPPED = 200; // rows taken away in one frame, for the same reason
 const KEPT = 5000; // in the page; nothing in the list is let go of while somebody reads
 const PAGES = 10; // of history, looked through on one demand for what a filter wants
 
@@ -25,13 +26,15 @@ export class Feed {
     this.limit = ROWS;
     this.lookers = new Map(); // content_id -> people
     this.strict = false; // rows that the filter does not want go, whoever reads
+    this.looked = null; // whose row is open, as it was told last
+    this.waiting = 0; // what the last flush has found held
     this.scheduled = false;
     this.loading = false;
     this.complete = false; // nothing older is kept
 
     this.list.addEventListener("click", (event) => this.#clicked(event));
     this.list.addEventListener("focusout", () => this.#schedule());
-    addEventListener("scroll", () => this.heldCount && this.#schedule(), { passive: true });
+    addEventListener("scroll", () => this.#scrolled(), { passive: true });
     this.showNew.addEventListener("click", () => this.release());
     this.older.addEventListener("click", () => this.#loadOlder(null));
   }
@@ -106,9 +109,13 @@ export class Feed {
   toggle(row) {
     if (row.entry.kind === "mark") return;
     const open = this.rows.toggle(row);
-    const looked = open ? row : this.#open()[0];
-    this.listeners.looking(looked?.entry.data.content_id ?? null);
+    this.#lookAt(open ? row : this.#open()[0]);
     this.#schedule();
+  }
+
+  #lookAt(row) {
+    this.looked = row?.entry ?? null;
+    this.listeners.looking(this.looked?.data.content_id ?? null);
   }
 
   #open() {
@@ -139,18 +146,27 @@ export class Feed {
   #reading() {
     if (this.paused || this.list.contains(document.activeElement)) return true;
     if (this.list.querySelector('[aria-expanded="true"]')) return true;
+    return this.#away();
+  }
+
+  /** Whether the top of the list is scrolled away. */
+  #away() {
     return this.list.childElementCount > 0 && this.list.getBoundingClientRect().top < this.bar.getBoundingClientRect().bottom - 4;
+  }
+
+  #scrolled() {
+    this.list.classList.toggle("feed--away", this.#away());
+    if (this.waiting) this.#schedule();
   }
 
   #flush() {
     const reading = this.#reading();
     if (!reading) this.#show();
-    this.#draw(reading && !this.strict);
-    this.strict = false;
-    const count = reading ? this.heldCount : 0;
-    this.showNew.hidden = count === 0 || this.paused; // then the button that goes on says it
-    if (count) setText(this.showNew, `${number(count)} new`);
-    this.listeners.held(count);
+    this.strict = this.#draw(reading && !this.strict) && this.strict;
+    this.waiting = reading ? this.heldCount : 0;
+    this.showNew.hidden = this.waiting === 0 || this.paused; // then the button that goes on says it
+    if (this.waiting) setText(this.showNew, `${number(this.waiting)} new`);
+    this.listeners.held(this.waiting);
   }
 
   #show() {
@@ -158,7 +174,10 @@ export class Feed {
     this.limit = Math.max(ROWS, this.filter.active ? this.limit : 0);
   }
 
-  /** Brings the list to what it should show, touching only rows that come or go. */
+  /**
+   * Brings the list to what it should show, touching only rows that come or go. Of many that do some are left to the
+   * next frames, those at the end; returns whether some have yet to go.
+   */
   #draw(keep) {
     const wanted = [];
     let matching = 0;
@@ -169,16 +188,21 @@ export class Feed {
     }
     while (wanted.at(-1)?.kind === "mark" && matching === 0) wanted.pop();
     const staying = new Set(wanted);
-    for (const row of [...this.list.children]) if (!staying.has(row.entry)) this.#drop(row);
+    const going = [...this.list.children].filter((row) => !staying.has(row.entry));
+    for (const row of going.slice(0, DROPPED)) this.#drop(row);
+    if (this.looked && !this.looked.row) this.#lookAt(this.#open()[0]);
     let next = this.list.firstElementChild;
     let built = 0;
     for (const entry of wanted) {
+      while (next && !staying.has(next.entry)) next = next.nextElementSibling;
       if (entry.row === next && next) next = next.nextElementSibling;
       else if (built++ < BUILT) this.list.insertBefore(entry.row ?? this.#row(entry), next);
       else break;
     }
-    if (built > BUILT) this.#schedule(); // the others in the next frames, from the top
+    const more = going.length > DROPPED;
+    if (built > BUILT || more) this.#schedule();
     this.#say(matching, wanted.length);
+    return more;
   }
 
   #row(entry) {
