@@ -1,6 +1,6 @@
 // One project among all: its pace, what was flagged in it, and its last decision.
 
-import { setText } from "./elements.js";
+import { setStatus, setText, setTime } from "./elements.js";
 import { newer } from "./position.js";
 import { DECIDED, Pulse } from "./pulse.js";
 import { clockTime, fullTime, label, number, plain, readTime } from "./text.js";
@@ -84,16 +84,9 @@ export class Card {
 
   #drawLast(data, time) {
     const last = this.find("last");
-    if (last.dataset.status !== data.status) {
-      last.dataset.status = data.status;
-      last.querySelector("use").setAttribute("href", `${this.icons}#${data.status}`);
-      setText(last.querySelector(".badge__text"), label(data.status));
-    }
+    setStatus(last, data.status, label(data.status), this.icons);
     setText(this.find("preview"), plain(data.content_preview));
-    const stamp = last.querySelector("time");
-    stamp.dateTime = time.toISOString();
-    stamp.title = fullTime(time);
-    setText(stamp, ago(time));
+    setTime(last, time, ago(time), fullTime(time));
     last.hidden = false;
     this.find("none").hidden = true;
   }

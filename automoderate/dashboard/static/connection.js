@@ -2,8 +2,20 @@
 
 import { io } from "./vendor/socket.io.esm.min.js";
 
+/** The events of a room that bring updates. */
+export const UPDATES = ["moderation_update", "content_received", "stats_update", "rule_update"];
+/** How many kept updates are asked for where nothing is known yet. */
+export const RECENT = 100;
+
+const STATES = { connecting: "Connecting", live: "Live", reconnecting: "Reconnecting", disconnected: "Disconnected" };
 const RETRY_FIRST = 1500; // milliseconds; doubles with every attempt
 const RETRY_LAST = 30_000;
+
+/** Says how the connection is: to people, and to styles and scripts by the page's `data-state`. */
+export function showState(name) {
+  document.getElementById("main").dataset.state = name;
+  document.getElementById("connection-text").textContent = STATES[name];
+}
 
 /** A pause before one tries again: longer each time, and no two pages alike. */
 export class Backoff {

@@ -1,4 +1,6 @@
-// Older updates, in pages, over HTTP and with the session that the page has anyway.
+// Older updates, in pages, over HTTP.
+
+import { fetchJson } from "./fetching.js";
 
 const PAGE = 100;
 
@@ -8,7 +10,6 @@ export async function readOlder(projectId, before) {
   const address = new URL(`../api/projects/${encodeURIComponent(projectId)}/events`, import.meta.url);
   address.searchParams.set("limit", String(PAGE));
   if (before !== null) address.searchParams.set("before", before);
-  const answer = await fetch(address, { headers: { Accept: "application/json" } });
-  if (!answer.ok) throw new Error(`the history answered ${answer.status}`);
-  return (await answer.json()).events.filter(({ data }) => data !== null && typeof data === "object");
+  const { events } = await fetchJson(address);
+  return events.filter(({ data }) => data !== null && typeof data === "object");
 }

@@ -1,6 +1,7 @@
 // The inspector: asks the HTTP API every few seconds, and shows what it says. Everything shown is text, never markup.
 
 import { setText } from "./elements.js";
+import { fetchJson } from "./fetching.js";
 import { clockTime, number, plain, readTime } from "./text.js";
 
 const PACE = 3000; // milliseconds between two questions
@@ -18,27 +19,14 @@ let timer = 0;
 
 // Asking -------------------------------------------------------------------------------------------------------
 
-class Refused extends Error {
-  constructor(status, said) {
-    super(said?.error?.message ?? `The server answered ${status}`);
-    this.status = status;
-  }
-}
-
 async function ask(path, parameters = {}) {
   const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== "" && value !== null));
-  return answered(await fetch(`${api}/${path}?${query}`, { headers: { Accept: "application/json" } }));
+  return fetchJson(`${api}/${path}?${query}`);
 }
 
 async function act(path, body) {
   const headers = { "Content-Type": "application/json", "X-CSRFToken": token };
-  return answered(await fetch(`${api}/${path}`, { method: "POST", headers, body: JSON.stringify(body ?? {}) }));
-}
-
-async function answered(response) {
-  const said = await response.json().catch(() => null);
-  if (!response.ok || said === null) throw new Refused(response.status, said);
-  return said;
+  return fetchJson(`${api}/${path}`, { method: "POST", headers, body: JSON.stringify(body ?? {}) });
 }
 
 /** Ask for everything that is shown; what was asked for meanwhile is asked as soon as the answers are there. */
@@ -216,7 +204,7 @@ function showNewest(refusals) {
 function showRooms({ total, rooms }) {
   fill("rooms", rooms.map((room) => make("tr", [
     head(room.project_id, ""), amount(room.members), amount(room.deliveries_per_second),
-    cell(button("Open", `Open the room of project ${room.project_id}`, () => open(room.project_id))),
+    cell(button("Open", `Open the room of project ${room.project_id}`, () => open(room.project_id)), "table__act"),
   ])));
   showPlace("rooms", total, rooms.length);
 }
@@ -233,7 +221,7 @@ function showSessions({ total, sessions }) {
     return make("tr", [
       head(name, session.sid), client, cell(session.address || "Unix socket"),
       cell([...rooms, ...(more > 0 ? [`${more} more`] : [])].join(", ") || "–", "table__rooms"),
-      cell(size(session.waiting_bytes), "n"), cell(session.node), cell(make("span", actions, "table__actions")),
+      cell(size(session.waiting_bytes), "n"), cell(session.node), cell(make("span", actions, "table__actions"), "table__act"),
     ]);
   }));
   showPlace("sessions", total, sessions.length);

@@ -1,6 +1,7 @@
 // The live page of one project: what the room says, put where a person sees it.
 
 import { Attention } from "./attention.js";
+import { showState } from "./connection.js";
 import { Feed } from "./feed.js";
 import { STATUSES } from "./filter.js";
 import { Find } from "./find.js";
@@ -19,8 +20,6 @@ const byStatus = (name) => Object.fromEntries(STATUSES.map((status) => [status, 
 const main = byId("main");
 const { projectId, projectName, icons, contentUrl, userId } = main.dataset;
 
-const STATES = { connecting: "Connecting", live: "Live", reconnecting: "Reconnecting", disconnected: "Disconnected" };
-
 // What went wrong, as a person would say it, and what they can do about it.
 const PROBLEMS = {
   authentication_required: ["You have been signed out", "Log in again to go on watching this project.", ["login"]],
@@ -30,11 +29,6 @@ const PROBLEMS = {
   server_error: ["Something went wrong on the server", "This page tries again by itself in a moment.", ["retry"]],
   rate_limited: ["Too many requests", "The server asks this page to slow down. It tries again by itself in a moment.", ["retry"]],
 }; // prettier-ignore
-
-function showState(name) {
-  main.dataset.state = name;
-  byId("connection-text").textContent = STATES[name];
-}
 
 function showProblem(problem) {
   const panel = byId("problem");

@@ -1,13 +1,12 @@
 // The projects of a person, all live at once: what their rooms say, put where a person sees it.
 
 import { Card } from "./card.js";
+import { showState } from "./connection.js";
 import { Rooms } from "./rooms.js";
 import { number } from "./text.js";
 
 const DRAW = 250; // milliseconds in which what changes is collected
 const TICK = 10_000; // what is shown grows old when nothing arrives, too
-
-const STATES = { connecting: "Connecting", live: "Live", reconnecting: "Reconnecting", disconnected: "Disconnected" };
 
 const byId = (id) => document.getElementById(id);
 const main = byId("main");
@@ -47,8 +46,7 @@ function showBeyond() {
 
 const rooms = new Rooms(cards.keys(), {
   state(name) {
-    main.dataset.state = name;
-    byId("connection-text").textContent = STATES[name];
+    showState(name);
     byId("problem").hidden = name !== "disconnected";
   },
   room(id, state) {

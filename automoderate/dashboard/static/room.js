@@ -1,10 +1,8 @@
 // The conversation with the server about one project's room: joining, coming back, catching up, and what went wrong.
 
-import { Backoff, makeConnection } from "./connection.js";
+import { Backoff, makeConnection, RECENT, UPDATES } from "./connection.js";
 import { Position } from "./position.js";
 
-const RECENT = 100; // updates that a page begins with
-const UPDATES = ["moderation_update", "content_received", "stats_update", "rule_update"];
 // After these the server would only say the same again until a person changes something.
 const FINAL = new Set(["project_not_found", "access_denied", "invalid_project_id", "project_id_required", "room_limit"]);
 // Said of what a person looks at, which may be no more, or not yet again.

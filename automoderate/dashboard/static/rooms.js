@@ -1,13 +1,11 @@
 // The conversation with the server about many projects over one connection: who is joined when, and what comes of it.
 
-import { Backoff, makeConnection } from "./connection.js";
+import { Backoff, makeConnection, RECENT, UPDATES } from "./connection.js";
 import { Position } from "./position.js";
 
-const RECENT = 100; // kept updates that are asked for where nothing is known yet
 const TOGETHER = 4; // joins under way at once: what is kept must not flood a slow connection
 const ALLOWANCE = 90; // joins in a minute, of the 100 events that a server takes unless told otherwise
 const MINUTE = 60_000;
-const UPDATES = ["moderation_update", "content_received", "stats_update", "rule_update"];
 
 /**
  * Joins the rooms of projects and stays in them. The listeners:

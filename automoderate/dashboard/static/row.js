@@ -1,6 +1,6 @@
 // One row of the list: how an entry looks, and what it says once it is opened.
 
-import { setText } from "./elements.js";
+import { setStatus, setText, setTime } from "./elements.js";
 import { anchor, contentLink, jsonNodes, webLink } from "./links.js";
 import { clockTime, duration, fullTime, initials, label, plain } from "./text.js";
 
@@ -70,11 +70,7 @@ export class Rows {
 
   render(entry, lookers) {
     const { row, data, kind, status, time, decided } = entry;
-    if (row.dataset.status !== status) {
-      row.dataset.status = status;
-      row.querySelector("use").setAttribute("href", `${this.icons}#${status}`);
-      setText(row.querySelector(".badge__text"), BADGES[status]);
-    }
+    setStatus(row, status, BADGES[status], this.icons);
     if (data.content_id !== undefined) row.dataset.contentId = data.content_id;
     this.#preview(entry);
     const name = kind === "rule" ? "Moderation rules" : plain(data.moderator_name ?? "Unknown");
@@ -82,11 +78,9 @@ export class Rows {
     setText(row.querySelector(".update__what"), entry.type ? label(entry.type) : "");
     setText(row.querySelector(".update__took"), status === "pending" ? "" : duration(data.processing_time));
     setText(row.querySelector(".update__author"), entry.author ? `by ${entry.author}` : "");
-    const stamp = row.querySelector("time");
-    stamp.dateTime = time.toISOString();
     // The time shown stays that of arrival, which is what the list is ordered by.
-    stamp.title = decided ? `Received ${fullTime(time)}, decided ${fullTime(decided)}` : fullTime(time);
-    setText(stamp, clockTime(time));
+    const title = decided ? `Received ${fullTime(time)}, decided ${fullTime(decided)}` : fullTime(time);
+    setTime(row, time, clockTime(time), title);
     this.renderLookers(entry, lookers);
     if (!row.querySelector(".update__details").hidden) this.#detail(entry);
   }
