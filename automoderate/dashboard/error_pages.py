@@ -36,6 +36,7 @@ def error_pages() -> Mapping[int, ErrorPage]:
     )
     style = (_FOLDER / "static" / "dashboard.css").read_text("utf-8")
     icon = (_FOLDER / "static" / "favicon.svg").read_text("utf-8")
+    icon = icon.replace("<svg ", '<svg width="28" height="28" aria-hidden="true" ', 1)
     digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()
     headers = (
         ("Content-Type", "text/html; charset=utf-8"),
