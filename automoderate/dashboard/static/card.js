@@ -1,8 +1,9 @@
 // One project among all: its pace, what was flagged in it, and its last decision.
 
 import { setStatus, setText, setTime } from "./elements.js";
+import { DECIDED } from "./filter.js";
 import { newer } from "./position.js";
-import { DECIDED, Pulse } from "./pulse.js";
+import { Pulse } from "./pulse.js";
 import { clockTime, fullTime, label, number, plain, readTime } from "./text.js";
 
 const HEIGHT = 40; // of the pace, in units of its viewBox

@@ -1,6 +1,7 @@
 // Which updates a person wants to see. A filter never changes: there is a new one for every choice.
 
 export const STATUSES = ["approved", "rejected", "flagged", "pending"];
+export const DECIDED = ["approved", "rejected", "flagged"];
 const CHOICES = ["type", "moderator", "rule"]; // names in the address, and of what an entry has
 const NAMES = ["status", ...CHOICES, "q"];
 

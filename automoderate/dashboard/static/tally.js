@@ -1,10 +1,10 @@
 // The numbers beside the list: how many of each status, what was there before against what came since, and the pace.
 
+import { Columns } from "./columns.js";
 import { setText } from "./elements.js";
-import { STATUSES } from "./filter.js";
+import { DECIDED, STATUSES } from "./filter.js";
 import { counted, number } from "./text.js";
 
-const DECIDED = ["approved", "rejected", "flagged"];
 const COLUMNS = 30;
 const SPAN = 10_000; // milliseconds per column
 const SVG = "http://www.w3.org/2000/svg";
@@ -40,7 +40,7 @@ export class Tally {
     this.opened = Date.now();
     this.since = none();
     this.before = none();
-    this.slots = new Map(); // time / SPAN -> { since, before }
+    this.recent = new Columns(COLUMNS, SPAN, () => ({ since: none(), before: none() }));
     this.shareParts = rectangles(this.share, STATUSES);
     this.shareBeforeParts = rectangles(this.shareBefore, STATUSES);
     this.columns = Array.from({ length: COLUMNS }, () => [
@@ -69,13 +69,7 @@ export class Tally {
 
   #add(status, time, old) {
     (old ? this.before : this.since)[status] += 1;
-    if (status !== "pending") {
-      // A publisher's clock may be ahead of ours: nothing lies in the future.
-      const key = Math.floor(Math.min(time.getTime(), Date.now()) / SPAN);
-      let slot = this.slots.get(key);
-      if (!slot) this.slots.set(key, (slot = { since: none(), before: none() }));
-      slot[old ? "before" : "since"][status] += 1;
-    }
+    if (status !== "pending") this.recent.at(time.getTime())[old ? "before" : "since"][status] += 1;
     this.#schedule();
   }
 
@@ -114,11 +108,7 @@ export class Tally {
   }
 
   #drawPace() {
-    const now = Date.now();
-    const last = Math.floor(now / SPAN);
-    for (const key of this.slots.keys()) if (key <= last - COLUMNS) this.slots.delete(key);
-    const empty = { since: none(), before: none() };
-    const shown = Array.from({ length: COLUMNS }, (_, index) => this.slots.get(last - COLUMNS + 1 + index) ?? empty);
+    const shown = this.recent.all();
     const sums = shown.map(({ since, before }) => sum(since) + sum(before));
     const scale = 56 / Math.max(4, ...sums);
     shown.forEach(({ since, before }, index) => {
@@ -128,7 +118,7 @@ export class Tally {
         place(this.columns[index][part], index * 10 + 1, y, 8, count * scale);
       });
     });
-    const opened = (this.opened / SPAN - (last - COLUMNS + 1)) * 10;
+    const opened = (this.opened / SPAN - (Math.floor(Date.now() / SPAN) - COLUMNS + 1)) * 10;
     place(this.line, Math.max(0, opened), 0, opened > 0 ? 1 : 0, 60);
     const minute = sums.slice(-6).reduce((total, value) => total + value, 0);
     const all = sums.reduce((total, value) => total + value, 0);
