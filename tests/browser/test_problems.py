@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
 
 import pytest
 import requests
 from flask import Flask
 from playwright.sync_api import Locator, Page, expect
 
+from automoderate.adapters import _wsgi
 from automoderate.directory import accounts
 from kits import PATIENCE
 from kits.accessibility import check
@@ -163,14 +165,23 @@ def test_a_failing_membership_check_is_told_and_passes_by_itself(
 
 
 @pytest.fixture
-def few_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("automoderate.adapters._wsgi.WAITING", 1)
+def refused(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A server takes one request that waits; the paths of those that were refused."""
+    paths: list[str] = []
+
+    def noted(pages: Any, status: Any, request: Any) -> Any:
+        paths.append(request.path)
+        return answer(pages, status, request)
+
+    answer = _wsgi.error_answer
+    monkeypatch.setattr(_wsgi, "WAITING", 1)
+    monkeypatch.setattr(_wsgi, "error_answer", noted)
+    return paths
 
 
-@pytest.mark.usefixtures("few_may_wait")
 @pytest.mark.parametrize("settings", [{"threads": 1}])
 def test_an_overloaded_server_is_told_and_tried_again(
-    server: ThreadServer, site: Site, visitors: Visitors, caplog: pytest.LogCaptureFixture
+    refused: list[str], server: ThreadServer, site: Site, visitors: Visitors
 ) -> None:
     """By a page that looks like all others, though nothing else can be asked for."""
     page, go_on = visitors.page(), threading.Event()
@@ -181,8 +192,8 @@ def test_an_overloaded_server_is_told_and_tried_again(
         slow = [others.submit(requests.get, f"{site.base}/slow", timeout=PATIENCE * 2) for _ in range(3)]
         try:
             # One is answered, one waits, and the third may not: it is plain text, as for every program.
-            refused = next(as_completed(slow, PATIENCE)).result()
-            assert (refused.status_code, refused.text) == (503, "503 Service Unavailable\n")
+            plain = next(as_completed(slow, PATIENCE)).result()
+            assert (plain.status_code, plain.text) == (503, "503 Service Unavailable\n")
             asked: list[str] = []
             page.on("request", lambda request: asked.append(request.url))
             address = f"{site.base}/auth/login?next=/%3Fa"
@@ -192,7 +203,7 @@ def test_an_overloaded_server_is_told_and_tried_again(
             expect(page).to_have_title("The server is busy · AutoModerate")
             check(page)
             assert asked == [address]
-            assert caplog.text.count("Too many requests waiting: refused GET ") == 2, "nor for an icon of the page"
+            assert refused == ["/slow", "/auth/login"], "nor is an icon of the page asked for"
             assert page.locator("main").evaluate("(main) => getComputedStyle(main).borderRadius") == "12px"
         finally:
             go_on.set()
