@@ -86,6 +86,7 @@ def parse_packet(text: str) -> Packet:
 
 
 def _small(digits: str, largest: int) -> int:
+    digits = digits.lstrip("0") or "0"
     if len(digits) > 16 or (value := int(digits)) > largest:
         raise BrokenPacket("number out of range")
     return value

@@ -97,6 +97,7 @@ def broken(name: str, *messages: str | bytes, source: str) -> Case:
 
 EIO = "engine.io 6.6"
 SIO = "socket.io-parser 4.2"
+JSON = "ECMA-262, 25.5.1 (JSON.parse)"
 OPEN = "200 open"
 BAD = "400 Bad request"
 
@@ -299,6 +300,86 @@ def events() -> Iterator[Case]:
     yield broken("ack id beyond integers", '429007199254740993["message"]', source="Socket.IO protocol 5")
 
 
+def texts() -> Iterator[Case]:
+    """What may stand in an event's JSON, and around it. What is right here is right to the reference as well."""
+    for text, back in {
+        r'"a\u0000b"': r'"a\u0000b"', '"a\x7fb"': '"a\x7fb"', '"a\u2028b"': '"a\u2028b"', r'"\/"': '"/"',
+        r'"\udc00"': r'"\udc00"', r'"\udc00\ud800"': r'"\udc00\ud800"', r'"\ud83dx"': r'"\ud83dx"',
+        r'"\ud83d\ude00"': '"\U0001f600"', '{"__proto__":{"a":1},"b":2}': '{"__proto__":{"a":1},"b":2}',
+        "1E5,1e+5,-0.0,1e21": "100000,100000,0,1e+21",
+        "5e-324,1.7976931348623157e308": "5e-324,1.7976931348623157e+308",
+    }.items():  # fmt: skip
+        yield message(f"text {text}", f'42["message",{text}]', f'text 42["message-back",{back}]', JSON)
+    for text in (
+        '"a\0b"', r'"\x41"', r'"\u12"', r'"\u+123"', r'"\u1_23"', '"\\u\u0661\u0661\u0661\u0661"', r'"\U0041"',
+        "-01", ".5", "1e", "True", "undefined",
+    ):  # fmt: skip
+        yield broken(f"text {text!r}", f'42["message",{text}]', source=JSON)
+    for behind in ("\x0b", "\x0c", "\xa0", "\ufeff", '["x"]', "0"):
+        yield broken(f"{behind!r} behind an event", f'42["message"]{behind}', source=JSON)
+    for name in ("null", "true", '["message"]', '{"a":1}', '"connect"', '"disconnecting"'):
+        yield broken(f"{name} for a name", f"42[{name}]", source=SIO)
+    for name in ("", "error", "__proto__", "hasOwnProperty", "toString"):
+        yield message(f"name {name!r}", f'42["{name}",1]', "", SIO)
+    for data in ('{"0":"message","length":1}', '"message"', "null", "true"):
+        yield broken(f"an event that is {data}", f"42{data}", source=SIO)
+    for ack_id, back in {"0": "0", f"{2**53 - 1}": f"{2**53 - 1}", f"{'0' * 30}7": "7", "/,5": "5"}.items():
+        yield message(f"ack id {ack_id}", f'42{ack_id}["message-with-ack"]', f"text 43{back}[]", SIO)
+    for text in ("42-0[]", "42//,[]", "41/nope,", "40", '44{"message":"x"}', "47[]", "4", "4 2[]"):
+        yield broken(f"packet {text}", text, source=SIO)
+    for text in ("5", "0{}", "3probe", "6x"):
+        yield message(f"packet {text} means nothing", text, "", EIO)
+    for text in ("7", "", "2", "2probe", "b", "b!!!!"):
+        yield broken(f"packet {text!r} of Engine.IO", text, source=EIO)
+    for text in ('42["message"]', "41", "431[]", b"abc", "40custom,", "40,{}"):
+        yield Case(f"{text!r} before a connect", "websocket", frame(text), ("close 1005",), SIO, ends=True)
+
+
+def frames() -> Iterator[Case]:
+    """Frames that are no usual ones, but well-formed; and those that are not."""
+    source = "RFC 6455, 5.2"
+    for name, size in {"two": b"\xfe\0\1", "eight": b"\xff" + (1).to_bytes(8, "big")}.items():
+        yield Case(f"a size of one in {name} bytes", "joined", b"\x81" + size + b"\0\0\0\x006", (), source)
+    halves = frame(b'42["message","\xc3', 1, fin=False) + frame(b'\xa9"]', 0)
+    yield Case("a character in two fragments", "joined", halves, ('text 42["message-back","\xe9"]',), "RFC 6455, 5.6")
+    for name, data, code in (
+        ("no mask", b"\x81\x016", 1002), ("a reserved opcode", b"\x83\x80\0\0\0\0", 1002),
+        ("a ping in fragments", b"\x09\x80\0\0\0\0", 1002),
+        ("a ping of 126 bytes", b"\x89\xfe\0\x7e\0\0\0\0" + b"x" * 126, 1002),
+        ("a negative size", b"\x81\xff\x80" + bytes(11), 1009), ("a continuation of nothing", frame(b"", 0), 1002),
+        ("a text amid a text", frame("4", fin=False) + frame("2"), 1002),
+        ("a close frame of one byte", b"\x88\x81\0\0\0\0\x03", 1002),
+        ("a surrogate", frame(b'42["message","\xed\xa0\x80"]', 1), 1007),
+        ("an overlong slash", frame(b'42["message","\xc0\xaf"]', 1), 1007),
+        *((f"close code {wrong}", close_frame(wrong), 1002) for wrong in (0, 999, 1004, 1005, 1006, 1015, 1016, 5000)),
+    ):  # fmt: skip
+        yield Case(name, "joined", data, (f"close {code}",), "RFC 6455, 5 and 7.4; ws 8", ends=True)
+
+
+def framing() -> Iterator[Case]:
+    """Requests of which two readers might take different parts for the body. A proxy before us may be the other one."""
+    body = b"2\r\n40\r\n0\r\n\r\n"
+    for length in ("+2", "-1", "", "1e3", "0x2", "9" * 25, "2 2", "2,3", "\xb2"):
+        data = get(POLL, f"Content-Length: {length}", method="POST") + b"40"
+        yield http(f"length {length!r}", data, "400 Bad Request", "RFC 9110, 8.6", ends=True)
+    for coding in ("gzip, chunked", "identity", "xchunked", "chunked, chunked"):
+        data = get(POLL, f"Transfer-Encoding: {coding}", method="POST") + body
+        yield http(f"coding {coding}", data, "501 Not Implemented", "RFC 9112, 6.1", ends=True)
+    for size in ("0x2", "+2", " 2", "-2", "2_0", "g", ""):
+        data = get("/x", "Transfer-Encoding: chunked", method="POST") + size.encode() + body[1:]
+        yield http(f"chunk of {size!r} bytes", data, "400 Bad Request", "RFC 9112, 7.1", ends=True)
+    for line in ("A : b", "nocolon", ": x", "A: a\0b", "A: a\rb", "Host: other"):
+        yield http(f"header {line!r}", get(POLL, line), "400 Bad Request", "RFC 9112, 5", ends=True)
+    for old, new in (
+        (b" HTTP", b"  HTTP"),
+        (b" HTTP", b"\tHTTP"),
+        (b"HTTP", b"http"),
+        (b"1.1", b"1.10"),
+        (b"GET", b" GET"),
+    ):
+        yield http(f"{new!r} for {old!r}", get().replace(old, new, 1), "400 Bad Request", "RFC 9112, 3", ends=True)
+
+
 def attachments() -> Iterator[Case]:
     """Binary packets."""
 
@@ -350,7 +431,8 @@ def attachments() -> Iterator[Case]:
         )  # fmt: skip
 
 
-CASES = [case for rows in (requests, upgrades, posts, probes, closings, events, attachments) for case in rows()]
+TABLE = (requests, framing, upgrades, posts, probes, closings, frames, events, texts, attachments)
+CASES = [case for rows in TABLE for case in rows()]
 
 
 # How a case is run ------------------------------------------------------------------------------------------------
@@ -494,7 +576,7 @@ def run(case: Case, connect: Callable[[], Wire]) -> None:
         if case.answer[0].startswith("101"):
             client.send(close_frame())
             client.hear("close 1000")
-        elif not CLOSE_FRAME.search(case.data):
+        elif not CLOSE_FRAME.search(case.data) or case.answer[-1] == "close 1002":  # a wrong one is no close frame
             client.wire.end()
         client.hear_end()
     elif case.stage in ("http", "polling"):
