@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from automoderate.core.hub import Limits
+from automoderate.core.hub import AccessChanged, Limits, LoggedOut
 from automoderate.server import Server, outbound
-from automoderate.testing import Faults, SimulatedClient, Simulation, TransportName
+from automoderate.testing import Faults, Nodes, SimulatedClient, Simulation, TransportName
 
 SLOW = Faults(max_job_time=0.5)
 
@@ -117,3 +118,73 @@ def test_in_the_middle_of_an_upgrade(seed: int, revoke: Callable[[Simulation], N
     simulation.advance(10)
     received = [number for number in numbers(client) if number >= 0]
     assert received == list(range(50))[: len(received)]
+
+
+WISHES: list[dict[str, Any]] = [
+    {"statuses": ["approved", "flagged"]}, {"presence": True}, {"recent": 5},
+    {"presence": True, "statuses": ["approved"], "recent": 200},
+]  # fmt: skip
+
+
+def approve(simulation: Simulation, *numbers: int) -> None:
+    for number in numbers:
+        text = Server.encode({"n": number, "status": "approved"})
+        simulation.server.publish("p", "moderation_update", text, simulation.now)
+
+
+@pytest.mark.parametrize("revoke", REVOKE)
+@pytest.mark.parametrize("transport", ["websocket", "polling", "upgrade"])
+@pytest.mark.parametrize("wish", WISHES, ids=lambda wish: "+".join(wish))
+def test_whatever_the_member_has_asked_for(
+    seed: int, wish: dict[str, Any], transport: TransportName, revoke: Callable[[Simulation], None]
+) -> None:
+    """Neither an update nor a word about who else is there; and those hear that it has gone."""
+    simulation = begun(SLOW, seed)
+    alice = simulation.connect("alice")
+    alice.call("join_project", {"project_id": "p", "presence": True})
+    client = simulation.connect("bob", transport=transport)
+    client.call("join_project", {"project_id": "p", **wish})
+    simulation.advance(2)
+    approve(simulation, *range(50))
+    simulation.advance(simulation.random.random() * 2)
+    revoke(simulation)
+    told = len(client.events("presence_change")) + len(client.events("presence_looking"))
+    approve(simulation, *range(50, 100))
+    alice.emit("looking_at", {"project_id": "p", "content_id": "c"})
+    simulation.connect("alice").emit("join_project", {"project_id": "p"})
+    simulation.advance(20)
+    approve(simulation, *range(100, 150))
+    simulation.advance(5)
+    assert numbers(client) == list(range(50))[: len(numbers(client))]
+    assert len(client.events("presence_change")) + len(client.events("presence_looking")) == told
+    assert [user for change in alice.events("presence_change") for user in change["left"]] == [{"user_id": "bob"}]
+    assert numbers(alice) == list(range(150))
+
+
+@pytest.mark.parametrize("item", [AccessChanged("bob", "p"), LoggedOut("bob")], ids=["removed", "logged out"])
+@pytest.mark.parametrize("wish", [{}, *WISHES], ids=lambda wish: "+".join(wish) or "nothing")
+def test_on_another_node_from_when_it_was_told(seed: int, wish: dict[str, Any], item: Any) -> None:
+    nodes = Nodes(seed=seed, faults=Faults(max_job_time=0.5, max_delay=0.2))
+    for name in ("alice", "bob"):
+        nodes.directory.add_user(name)
+    nodes.directory.add_project("p", owner="alice", members=["bob"])
+    client = nodes[1].connect("bob")
+    client.emit("join_project", {"project_id": "p", **wish})
+    nodes.advance(5)
+    assert len(client.events("joined_project")) == 1
+
+    def publish(*numbers: int) -> None:
+        for number in numbers:
+            nodes.publish("p", "moderation_update", {"n": number, "status": "approved"})
+
+    publish(*range(50))
+    nodes.advance(nodes.random.random() * 0.2)
+    nodes.directory.projects["p"].discard("bob")
+    told = nodes[0].server.announce(item, nodes.now)
+    assert told is not None
+    while not told.done():
+        nodes.advance(0.001)
+    publish(*range(50, 100))
+    nodes.advance(20)
+    assert numbers(client) == list(range(50))[: len(numbers(client))]
+    assert client.events("error")
