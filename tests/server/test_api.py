@@ -17,7 +17,7 @@ from automoderate.server.api import ApiOptions
 from automoderate.server.interfaces import BackplaneBusy, BackplaneRefused, BackplaneUnavailable, ProjectUnusable
 from automoderate.server.jobs import UNDER_WAY
 from automoderate.server.keys import BELIEVED
-from automoderate.server.publications import MAX_BODY, MAX_DATA, MAX_EVENTS
+from automoderate.server.publications import MAX_BODY, MAX_DATA, MAX_EVENTS, MAX_LINES
 from automoderate.server.rooms import MAX_QUEUED
 from automoderate.testing import Faults, MemoryDirectory, Nodes, SimulatedClient, Simulation
 from kits.simulated_http import Program, Reply
@@ -193,6 +193,15 @@ class TestMany:
 
     def test_a_list_of_one_is_answered_as_a_list(self, program: Program) -> None:
         assert len(program.request("POST", PATH, {"events": [UPDATE]}).json["event_ids"]) == 1
+
+    def test_lines_beyond_those_that_may_be_are_not_read(self, program: Program, alice: SimulatedClient) -> None:
+        line = json.dumps(UPDATE).encode() + b"\n"
+        for body in (b"{}\n" * MAX_EVENTS + line + b"no JSON", b"\n" * MAX_LINES + line):
+            reply = program.request("POST", PATH, body, Content_Type="application/x-ndjson")
+            assert reply.error == (400, "invalid_request")
+        assert alice.events("moderation_update") == []
+        reply = program.request("POST", PATH, (line + b"\n" * 9) * 20, Content_Type="application/x-ndjson")
+        assert (reply.status, len(reply.json["event_ids"])) == (202, 20)
 
     @pytest.mark.parametrize("content_type", ["application/x-ndjson", "Application/X-NDJSON; charset=utf-8"])
     def test_a_line_each(self, program: Program, alice: SimulatedClient, content_type: str) -> None:
