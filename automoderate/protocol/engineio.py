@@ -56,7 +56,7 @@ from automoderate.protocol.outbox import Outbox
 from automoderate.protocol.outputs import Output
 from automoderate.protocol.routing import Routing
 from automoderate.protocol.timers import earliest
-from automoderate.protocol.turns import CHUNK, FRAME, MESSAGE, PACKET, InputTurns, of_bytes, of_head
+from automoderate.protocol.turns import CHUNK, FRAME, MESSAGE, PACKET, InputTurns, of_bytes, of_head, of_target
 
 __all__ = ["EngineIOServer"]
 
@@ -322,6 +322,7 @@ class EngineIOServer:
             return False
         if isinstance(event, Request):
             self._turns.spend(of_head(before - len(connection.unread), len(event.headers)))
+            self._turns.spend(of_target(len(event.query), event.target.count("%")))
             self._on_head(connection, event, now)
             return True
         if event is Signal.FAILED:

@@ -38,7 +38,7 @@ RESERVED_EVENTS = frozenset(
 )
 """Names of events that Socket.IO libraries emit themselves; a client that sends one breaks the protocol."""
 
-_HEAD = re.compile(r"([0-6])(?:([0-9]+)-)?(?:(/[^,]*),?)?([0-9]*)")
+_HEAD = re.compile(r"([0-6])(?:([0-9]++)-)?(?:(/[^,]*+),?)?([0-9]*+)")
 _BINARY = (packet.BINARY_EVENT, packet.BINARY_ACK)
 
 

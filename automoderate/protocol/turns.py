@@ -25,7 +25,7 @@ from automoderate.protocol.model import Connection
 from automoderate.protocol.outbox import Outbox
 from automoderate.protocol.outputs import PauseReading, ResumeReading
 
-__all__ = ["BITE", "CHUNK", "FRAME", "MESSAGE", "PACKET", "PER_TURN", "InputTurns", "of_bytes", "of_head"]
+__all__ = ["BITE", "CHUNK", "FRAME", "MESSAGE", "PACKET", "PER_TURN", "InputTurns", "of_bytes", "of_head", "of_target"]
 
 BITE: Final = 32
 """Units that one connection may cost before the next has its turn."""
@@ -55,6 +55,11 @@ def of_bytes(size: int) -> int:
 def of_head(size: int, headers: int) -> int:
     """What a request costs, by the size of its head and how many headers are in there; without its body."""
     return REQUEST + headers // 2 + (size >> 7)
+
+
+def of_target(parameters: int, escapes: int) -> int:
+    """What it costs besides to read what stands in its target."""
+    return parameters // 2 + (escapes >> 4)
 
 
 class InputTurns:

@@ -23,6 +23,7 @@ from automoderate.protocol import (
     SessionClosed,
     SocketIOServer,
 )
+from automoderate.protocol.model import ConnectionState
 from automoderate.protocol.outbox import Outbox
 from automoderate.protocol.turns import BITE, PER_TURN, WORD, InputTurns
 from benchmarks.hostile.inputs import INPUTS, Input
@@ -417,6 +418,20 @@ def test_who_is_gone_has_no_turn() -> None:
     assert diners.take() == ["b", "b", "b"]
     assert not diners.turns.busy
     assert diners.outbox.drain() == [PauseReading(a), PauseReading(b), ResumeReading(b)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "query", ["&".join(f"a{number}=%41" for number in range(1500)), "%41" * 5000], ids=["parameters", "escapes"]
+)
+def test_what_is_long_to_read_in_a_target_counts(engine: Any, query: str) -> None:
+    lines = [engine.connect() for _ in range(5)]
+    for line in lines:
+        head = b"GET /x?" + query.encode() + b" HTTP/1.1\r\n" + HOST + b"\r\n"
+        engine.server.receive_data(line.connection, head, engine.now)
+    for served in range(1, 6):
+        states = [line.connection.state for line in lines]
+        assert states.count(ConnectionState.APPLICATION) == served
+        engine.server.tick(engine.now)
 
 
 def test_who_comes_later_is_served_at_once_where_nobody_waits(make: Any) -> None:
