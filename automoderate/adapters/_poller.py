@@ -33,6 +33,8 @@ PAUSE = 1.0
 """Seconds without accepting once the process or the system has run out of descriptors or memory for sockets."""
 COMPLAINT_INTERVAL = 60.0
 """Seconds between two lines in the log about that."""
+QUIET = 5.0
+"""Seconds without it after which it counts as over: where clients come and go, it may last no longer than a pause."""
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -145,7 +147,9 @@ class Poller:
         self._listeners = [Listener(self, sock) for sock in listeners]
         self._resume: float | None = None  # when accepting goes on, where it is paused
         self._exhaustions = 0
+        self._last_exhausted = -math.inf
         self._silent_until = -math.inf
+        self._exhausted: float | None = None  # when that was said, until it is said to be over
         self._now = -math.inf
         self._accept()
 
@@ -228,6 +232,12 @@ class Poller:
         if self.turning_away:
             sock.close()
             return
+        if self._exhausted is not None and self._last_exhausted + QUIET <= now:
+            log.warning(
+                "Connections are accepted again; for %.0f seconds some had to wait (%d times so far)",
+                self._last_exhausted - self._exhausted + PAUSE, self._exhaustions, extra={"event": "accepting_again"},
+            )  # fmt: skip
+            self._exhausted = None
         sock.setblocking(False)
         if self._certificate is None:
             transport = SocketTransport(self, sock)
@@ -265,8 +275,10 @@ class Poller:
         for listener in self._listeners:
             self._selector.unregister(listener.sock)
         self._exhaustions += 1
+        self._last_exhausted = now
         if now >= self._silent_until:
             self._silent_until = now + COMPLAINT_INTERVAL
+            self._exhausted = now if self._exhausted is None else self._exhausted
             log.warning(
                 "Cannot accept connections for now: %s (%d times so far). Those that are open are served; "
                 "allow more open files (ulimit -n)", error.strerror, self._exhaustions,

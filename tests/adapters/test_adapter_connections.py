@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import queue
 import socket
 import threading
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
 from automoderate._threads import ServerStopped
-from automoderate.adapters import _transport
+from automoderate.adapters import _poller, _transport
 from automoderate.adapters._poller import EVENTS_PER_TURN
 from automoderate.adapters.runtime import Options
 from automoderate.protocol.model import Connection
@@ -721,6 +722,30 @@ def test_stopping_delivers_what_was_written(start: Start) -> None:
         server.call(lambda _: driver.shout(b"x" * 4_000_000))
         server.handle.stop()
         assert client.rest() == b"x" * 4_000_000 + b"draining\n"
+
+
+@pytest.mark.parametrize("quiet", [0.0, 60.0], ids=["over", "perhaps not over"])
+def test_that_connections_are_accepted_again_is_said_once(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, quiet: float
+) -> None:
+    monkeypatch.setattr(_poller, "PAUSE", 0.01)
+    monkeypatch.setattr(_poller, "QUIET", quiet)
+    server, accept, failures = start(Script()), socket.socket.accept, [0, 0, 0]
+
+    def fail_at_first(sock: socket.socket) -> tuple[socket.socket, Any]:
+        if failures:
+            failures.pop()
+            raise OSError(errno.EMFILE, "Too many open files")
+        return accept(sock)
+
+    monkeypatch.setattr(socket.socket, "accept", fail_at_first)
+    for _ in range(3):
+        with server.connect() as client:
+            client.send(b"echo in\n")
+            assert client.line() == b"in"
+    said = [message.partition(" (")[0] for message in caplog.messages if "accept" in message]
+    assert said[0] == "Cannot accept connections for now: Too many open files"
+    assert said[1:] == ["Connections are accepted again; for 0 seconds some had to wait"][: quiet == 0.0]
 
 
 def test_an_exception_in_on_ready_ends_the_server(kind: str, caplog: pytest.LogCaptureFixture) -> None:
