@@ -331,8 +331,8 @@ def texts() -> Iterator[Case]:
         yield message(f"packet {text} means nothing", text, "", EIO)
     for text in ("7", "", "2", "2probe", "b", "b!!!!"):
         yield broken(f"packet {text!r} of Engine.IO", text, source=EIO)
-    for text in ('42["message"]', "41", "431[]", b"abc", "40custom,", "40,{}"):
-        yield Case(f"{text!r} before a connect", "websocket", frame(text), ("close 1005",), SIO, ends=True)
+    for sent in ('42["message"]', "41", "431[]", b"abc", "40custom,", "40,{}"):
+        yield Case(f"{sent!r} before a connect", "websocket", frame(sent), ("close 1005",), SIO, ends=True)
 
 
 def frames() -> Iterator[Case]:
