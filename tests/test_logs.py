@@ -23,8 +23,11 @@ def _as_before() -> Iterator[None]:
     """What a test configures ends with it."""
     loggers = [logging.root, logging.getLogger(_logs.ROOT), logging.getLogger("py.warnings")]
     before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    formatters = [(handler, handler.formatter) for logger in loggers for handler in logger.handlers]
     yield
     logging.captureWarnings(False)
+    for handler, formatter in formatters:
+        handler.setFormatter(formatter)
     for logger, handlers, level, propagate in before:
         logger.handlers[:] = handlers
         logger.setLevel(level)
