@@ -23,6 +23,7 @@ from automoderate.server.interfaces import BackplaneUnavailable
 from kits import PATIENCE, until
 from kits.cables import Cable
 from kits.redis_server import Loop, Node, RedisServer
+from kits.scripted_redis import ScriptedRedis
 
 NewNode = Callable[..., Node]
 Senders = list[tuple[int, int]]
@@ -176,6 +177,28 @@ def test_it_closes_while_one_is_under_way(senders: Senders, server: RedisServer)
     threading.Timer(0.1, server.resume).start()
     assert publisher.close(PATIENCE)
     assert late.result(0)
+
+
+def test_an_answer_that_comes_in_pieces_is_read_to_its_end(
+    new_publisher: Any, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "_AT_ONCE", 5)
+    publisher = new_publisher()
+    asked = [publisher.publish("p", "e", {"n": n}).result(PATIENCE) for n in range(20)]
+    with server.client() as client:
+        assert [event_id.decode() for event_id, _ in client.xrange(stream("p"))] == asked
+
+
+@pytest.mark.parametrize("said", [b"-LOADING Redis is loading\r\n", b"*1\r\n$3\r\n1-1\r\n", b"*0\r\n", b"$-1\r\n"])
+def test_an_answer_of_another_kind_is_no_end_of_publishing(said: bytes, senders: Senders) -> None:
+    usual = b"*2\r\n$3\r\n1-1\r\n$0\r\n\r\n"
+    odd: list[bytes] = []
+    with ScriptedRedis(lambda command: odd.pop() if odd and command[0] == b"EVAL" else usual) as scripted:
+        publisher = RedisPublisher(scripted.url, patience=PATIENCE, max_waiting=10)
+        publish_until(publisher, lambda: senders)
+        odd.append(said)
+        assert publisher.publish("p", "e", {}).result(PATIENCE) == "1-1", "it is tried again"
+        publisher.close(PATIENCE)
 
 
 # The loop -----------------------------------------------------------------------------------------------------

@@ -242,14 +242,16 @@ class Writer:
             answer = direct.answer()
         except FAILURES:
             return False  # who reads on is told the same
-        if not isinstance(answer, list) or answer[1]:
-            self._early = answer if isinstance(answer, list | Exception) else None
-            return False
-        for what in (NOTICES, WRITES, CONNECTIONS):
-            self._troubles.worked(what)
-        self._troubles.usable(item.key)
-        self._accepted(item, answer[0])
-        return True
+        match answer:
+            case [bytes(event_id), b""]:
+                for what in (NOTICES, WRITES, CONNECTIONS):
+                    self._troubles.worked(what)
+                self._troubles.usable(item.key)
+                self._accepted(item, event_id)
+                return True
+            case list() | Exception():
+                self._early = answer
+        return False
 
     def _all_settled(
         self, batch: Sequence[Item], refusals: Sequence[redis.ResponseError | None], *, wrote: bool
