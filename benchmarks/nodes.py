@@ -21,12 +21,13 @@ from benchmarks import cluster, native, table
 from benchmarks.budget import Budget
 from benchmarks.choosing import Names, json_option, known, present, raise_descriptors, whole_numbers, words
 from benchmarks.fanout import REPEAT
+from benchmarks.ours import SOURCE
 from benchmarks.peers.contenders import sharing_redis
 from benchmarks.progress import Progress
 from benchmarks.results import Results
 from benchmarks.run import Run
 from benchmarks.scenarios import SEVERAL, Scenario, delay, fitted, throughput
-from benchmarks.servers import ADAPTERS, Contender, distributions
+from benchmarks.servers import ADAPTERS, Contender, distributions, of_checkout
 from benchmarks.site import Cores
 from benchmarks.worlds import Worlds
 
@@ -42,8 +43,11 @@ class CannotRun(click.ClickException):
     exit_code = 3
 
 
-def contenders(adapter: Contender) -> list[Contender]:
-    """The adapter alone with its backplane in memory, and nodes of it that share a Redis."""
+def contenders(adapter: Contender, checkouts: Sequence[Path] = ()) -> list[Contender]:
+    """The adapter alone with its backplane in memory, and nodes of it that share a Redis.
+
+    Of each other checkout one node, to which its own publisher publishes. ``ValueError`` where there is no checkout.
+    """
 
     def versions() -> dict[str, str]:
         return {**adapter.versions(), **cluster.redis_version(), **distributions("redis")()}
@@ -55,7 +59,16 @@ def contenders(adapter: Contender) -> list[Contender]:
                    versions=versions, nodes=nodes)
             for nodes in NODES
         ),
+        *(_of_checkout(adapter, path) for path in checkouts),
     ]  # fmt: skip
+
+
+def _of_checkout(adapter: Contender, path: Path) -> Contender:
+    other = of_checkout(adapter, path)
+    return evolve(
+        other, name=f"redis-1@{path.name}", title=f"through Redis, 1 node, {path.name}", nodes=1,
+        publisher=(*cluster.PUBLISHER, SOURCE, str(other.source)),
+    )  # fmt: skip
 
 
 def scenarios(members: int, rooms: Sequence[int]) -> list[Scenario]:
@@ -126,10 +139,14 @@ def _measure(compared: list[Contender], wanted: list[Scenario], repeat: int, sec
     "--seconds", type=click.FloatRange(0.05, 60), default=SECONDS, show_default=True, help="How long a run is to last."
 )
 @click.option("--peers", type=words, metavar="LIST", help="Others that share a Redis; none for none.")
+@click.option(
+    "--also", "checkouts", type=click.Path(path_type=Path, exists=True, file_okay=False), multiple=True,
+    metavar="PATH", help="One node and its publisher as they are in another checkout too.",
+)  # fmt: skip
 @json_option
 def main(
     adapter: str, members: int, rooms: tuple[int, ...], repeat: int, seconds: float, peers: Names | None,
-    json_path: Path | None,
+    checkouts: tuple[Path, ...], json_path: Path | None,
 ) -> None:  # fmt: skip
     """Measure one and two nodes that share a Redis, and print medians and what to plan with."""
     others = known(sharing_redis(max(NODES)), peers, "peer")
@@ -138,10 +155,14 @@ def main(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     chosen = next(contender for contender in ADAPTERS if contender.name == adapter)
+    try:
+        ours = contenders(chosen, checkouts)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--also") from error
     for missing in (chosen.missing(), cluster.missing()):
         if missing is not None:
             raise CannotRun(missing)
-    results = _measure([*contenders(chosen), *others], wanted, repeat, seconds)
+    results = _measure([*ours, *others], wanted, repeat, seconds)
     print(table.render(results))
     if json_path is not None:
         results.save(json_path, ["python", "-m", "benchmarks.nodes", *sys.argv[1:]])

@@ -1,6 +1,7 @@
 """Publishes through Redis, as a pipeline in a process of its own does: started by :mod:`benchmarks.cluster`.
 
     python -m benchmarks.publisher CONFIG REDIS_URL RECEIPTS
+    python -m benchmarks.publisher --source PATH …            # that of another checkout, by the same harness
 
 says ``{"ready": true}`` and takes the commands of :mod:`benchmarks.servers`. RECEIPTS is the number of an open pipe in
 which it finds a byte for every update that everybody in its room has got.
@@ -21,7 +22,7 @@ from typing import Any, Protocol
 
 from attrs import define, field
 
-from automoderate.backplane.redis import RedisPublisher
+from benchmarks.ours import use_checkout
 from benchmarks.under_test import Config, Publish, Updates, say, serve_commands
 
 EVENT = "moderation_update"
@@ -105,6 +106,9 @@ def run(door: Callable[[str], Door], *, with_event_id: bool) -> None:
 
 def main() -> None:
     """Publish as our notifier does."""
+    sys.argv[1:] = use_checkout(sys.argv[1:])
+    from automoderate.backplane.redis import RedisPublisher  # of that checkout
+
     run(lambda url: RedisPublisher(url, patience=PATIENCE, max_waiting=MAX_WAITING), with_event_id=False)
 
 

@@ -38,9 +38,10 @@ ANYWHERE = Cores(None, None, (None, None), None)
 
 def test_a_small_run_has_figures_of_everything(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
+    (tmp_path / "before").symlink_to(ROOT)
     words = (
         "--adapter", "asyncio", "--members", "13", "--rooms", "1,3", "--repeat", "1", "--seconds", "0.1",
-        "--json", str(path),
+        "--also", str(tmp_path / "before"), "--json", str(path),
     )  # fmt: skip
     command = [sys.executable, "-m", "benchmarks.nodes", *words]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
@@ -51,7 +52,9 @@ def test_a_small_run_has_figures_of_everything(tmp_path: Path) -> None:
     assert layouts == {"fanout-1x13": (13, 1), "fanout-3x4": (12, 3), "delay-1x13": (13, 1), "delay-3x4": (12, 3)}
     others = [peer.name for peer in sharing_redis(2) if peer.missing() is None]
     assert {(s["scenario"], s["contender"]) for s in found["samples"]} == {
-        (name, contender) for name in layouts for contender in ("memory", "redis-1", "redis-2", *others)
+        (name, contender)
+        for name in layouts
+        for contender in ("memory", "redis-1", "redis-2", "redis-1@before", *others)
     }
     for sample in found["samples"]:
         members, rooms = layouts[sample["scenario"]]
@@ -64,7 +67,7 @@ def test_a_small_run_has_figures_of_everything(tmp_path: Path) -> None:
             set() if sample["contender"] == "memory" else shared
         )
     assert {"redis-server", "redis"} <= set(found["contenders"][1]["versions"])
-    assert [contender["nodes"] for contender in found["contenders"]] == [0, 1, 2, *(2 for _ in others)]
+    assert [contender["nodes"] for contender in found["contenders"]] == [0, 1, 2, 1, *(2 for _ in others)]
     assert planning.TITLE in run.stdout
     assert "failed" not in markdown(Report.load(path))
 

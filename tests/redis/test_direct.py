@@ -295,7 +295,9 @@ def test_without_hiredis_all_is_done_by_the_threads(
 def test_a_connection_that_blocks_or_is_none_is_not_used_directly(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connection = redis.Connection("127.0.0.1", server.port, protocol=2, socket_timeout=PATIENCE)
+    connection: Any = redis.Connection(  # type: ignore[no-untyped-call]
+        "127.0.0.1", server.port, protocol=2, socket_timeout=PATIENCE
+    )
     assert direct.direct(connection) is None
     connection.connect()
     used = direct.direct(connection)
