@@ -224,6 +224,23 @@ def test_an_announcement_comes_before_an_update_that_is_told_after_it(new_node: 
 
 
 @pytest.mark.usefixtures("only_told")
+def test_an_announcement_comes_before_an_update_that_is_read_before_its_message(
+    node: Node, server: RedisServer
+) -> None:
+    node.follow()
+    until(lambda: subscribers(server))
+    with server.client() as client:
+        for number in range(20):
+            client.xadd(CONTROL, {"said": Announcement("another", LoggedOut(f"u{number}")).encode()})
+            add(server, number, tell=True)
+    until(lambda: len(node.numbers) == 20)
+    said = [item.user_id if isinstance(item, LoggedOut) else f"n{item.update.data['n']}"
+            for item in node.told if isinstance(item, LoggedOut | Published)]  # fmt: skip
+    assert [name for name in said if name[0] == "u"] == [f"u{number}" for number in range(20)]
+    assert all(said.index(f"u{number}") < said.index(f"n{number}") for number in range(20))
+
+
+@pytest.mark.usefixtures("only_told")
 def test_what_is_too_large_to_be_told_and_what_is_published_together_is_read(node: Node, server: RedisServer) -> None:
     node.follow()
     until(lambda: subscribers(server))

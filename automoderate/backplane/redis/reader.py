@@ -268,10 +268,10 @@ class Reader:
         ids = {feed.key: str(feed.position) for feed in feeds}
         if self._own_key in keys:
             ids[self._own_key] = self._own
-        if self._control_key in keys:
-            ids[self._control_key] = str(self._control)
-        if not ids:
+        if not ids and self._control_key not in keys:
             return set()
+        # Always: there may be an update that follows an announcement of which the message has not come yet.
+        ids[self._control_key] = str(self._control)
         news, refused = self._streams.news(ids)
         found = [feed for feed in feeds if feed.key in news and feed in self.feeds]
         # The last that can fail: from here on positions move, and what they have passed is handed over.
