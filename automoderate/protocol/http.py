@@ -53,6 +53,8 @@ MIN_UPLOAD_RATE = 1024
 LINGER = 5.0
 """Seconds that a closing connection is read from still: closing it with input unread would reset it, and its client
 might lose the last answer."""
+EMPTY_LINES = b"\r\n"
+"""What ends lines. Before a request it means nothing: some clients put an end of line behind a body."""
 _HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 )
@@ -137,6 +139,8 @@ class HttpServer:
         if exchange is None:
             return
         if exchange.started is None:
+            if not connection.unread and not (data := data.lstrip(EMPTY_LINES)):
+                return
             exchange.started = now
             self.timers.set(connection, now + self._config.header_timeout)
         connection.unread += data
@@ -372,6 +376,7 @@ class HttpServer:
     def _await_next(self, connection: Connection, exchange: HttpExchange, now: float) -> None:
         """The request has been answered, and the connection goes on."""
         self._forget_request(connection)
+        connection.unread = connection.unread.lstrip(EMPTY_LINES)
         exchange.begin_anew(pipelined=bool(connection.unread))
         self.timers.set(connection, now + self._config.keep_alive)
         if connection.unread or connection.half_closed:

@@ -312,11 +312,11 @@ class SocketIOServer(Layer[EngineIOEvent]):
         self._events.append(EventReceived(client, name, tuple(args), ack_id))
 
     def _on_ack(self, client: Client, ack_id: int | None, data: Any) -> None:
-        if ack_id is None or data is ABSENT:
+        if data is ABSENT:
             return  # as the reference server does
         if not isinstance(data, list):
             raise BrokenPacket("the payload of ACK is an array")
-        if ack_id in client.awaited:
+        if ack_id is not None and ack_id in client.awaited:
             client.awaited -= {ack_id}
             self._events.append(AckReceived(client, ack_id, tuple(data)))
 

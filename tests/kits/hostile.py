@@ -130,6 +130,8 @@ def requests() -> Iterator[Case]:
         "HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", "505 HTTP Version Not Supported",
         "RFC 9113, 3.4", ends=True,
     )  # fmt: skip
+    for lines in (b"\r\n", b"\n", b"\r\n\n\r\n"):
+        yield http(f"behind {lines!r}", lines + get(), OPEN, "RFC 9112, 2.2")
     yield http("100 headers", get(POLL, *["X: y"] * 99), OPEN, "ours")
     too_many = "431 Request Header Fields Too Large"
     yield http("101 headers", get(POLL, *["X: y"] * 100), too_many, "RFC 6585, 5", ends=True)
@@ -179,6 +181,7 @@ def posts() -> Iterator[Case]:
         yield polling(
             f"content type {kind}", post("40", f"Content-Type: {kind}"), "200 ok", "python-engineio 4.0 sends the first"
         )
+    yield polling("an empty line behind the body", post("40") + b"\r\n", "200 ok", "RFC 9112, 2.2; Node")
     yield polling("content that is no UTF-8", post(b"4\xff"), BAD, "RFC 3629")
 
 
@@ -290,7 +293,7 @@ def events() -> Iterator[Case]:
         "type in Arabic": '4\u0662["message"]',
         "connect with null": "40/custom,null", "connect with a list": "40/custom,[]",
         "connect with text": '40/custom,"x"',
-        "query without a namespace": "40?token=abc,{}", "disconnect with null": "41null",
+        "query without a namespace": "40?token=abc,{}", "ack without a list": "43{}", "disconnect with null": "41null",
         "attachments to an event": '421-["x"]',
         "attachments to a connect": "401-{}", "unknown namespace": '42/custom?,["x"]',
     }.items():  # fmt: skip

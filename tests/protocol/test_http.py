@@ -90,6 +90,23 @@ def test_pipelined_requests_are_answered_in_order(engine: Net) -> None:
     assert [event.request.path for event in engine.taken(AppRequest)] == ["/1", "/2"]
 
 
+def test_empty_lines_between_requests_are_none(engine: Net) -> None:
+    """They begin no request, that would be waited for, and are taken out of none that has begun (RFC 9112, 2.2)."""
+    line = engine.connect()
+    line.send(b"\r\nGET /1 HTTP/1.1\r\nHost: x\r\n\r\n\r\n\r\nGET /2 HTTP/1.1")
+    serve(engine)
+    engine.server.respond(line.connection, 200, "OK", [("Content-Length", "0")], engine.now)
+    engine.server.respond_end(line.connection, engine.now)
+    engine.settle()
+    for piece in (b"\r\n", b"Host: x", b"\r\n", b"\r\n", b"\r", b"\n"):
+        line.send(piece)
+    assert [event.request.path for event in engine.taken(AppRequest)] == ["/1", "/2"]
+    engine.wait(engine.server.config.header_timeout + 1)
+    assert not line.ended
+    line.send(b"GET /3 HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert engine.taken(AppRequest)[-1].request.path == "/3"
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize(
     ("version", "headers", "goes_on"), [("1.1", (), True), ("1.1", ("Connection: close",), False), ("1.0", (), False)]
