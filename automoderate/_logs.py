@@ -85,7 +85,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-class _LastingLogger(logging.Logger):
+class LastingLogger(logging.Logger):
     """A logger that stays enabled.
 
     ``logging.config`` disables all loggers that exist and that it is not told of, unless it is told not to, and
@@ -122,8 +122,8 @@ def configure(level: str, *, alone: bool, form: str = TEXT) -> None:
     ours = logging.getLogger(ROOT)
     ours.handlers = [_handler(form)]
     ours.setLevel(level.upper())
-    _LastingLogger.ours = ours.handlers[0]
-    _LastingLogger.ours.setLevel(ours.level)
+    LastingLogger.ours = ours.handlers[0]
+    LastingLogger.ours.setLevel(ours.level)
     ours.propagate = False  # the same line would come once more, by way of the root's handlers
     if alone:
         logging.basicConfig(level=level.upper(), handlers=[_handler(form)])
@@ -135,7 +135,7 @@ def keep_enabled() -> None:
     """Let no configuration, made or to come, disable the loggers that this package has so far."""
     for name, logger in logging.root.manager.loggerDict.items():
         if isinstance(logger, logging.Logger) and (name == ROOT or name.startswith(f"{ROOT}.")):
-            logger.__class__ = _LastingLogger
+            logger.__class__ = LastingLogger
 
 
 def name_worker(number: int, form: str = TEXT) -> None:

@@ -19,6 +19,7 @@ import pytest
 from attrs import Factory, define
 
 from automoderate import adapters
+from automoderate._logs import LastingLogger
 from kits.postgresql_server import PostgreSQL
 
 
@@ -189,7 +190,9 @@ def own_log() -> Iterator[None]:
     """What a test that starts the server has configured is over with it."""
     ours = logging.getLogger("automoderate")
     before = ours.handlers[:], ours.level, ours.propagate
+    handler = LastingLogger.ours
     yield
+    LastingLogger.ours = handler
     ours.handlers, ours.propagate = before[0], before[2]
     ours.setLevel(before[1])
 

@@ -30,8 +30,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 _DATABASE = (
-    "The database of users and projects (sqlite:///file or postgresql://…). Without it a file of our own, "
-    "automoderate.sqlite3, is made in the working directory."
+    "The database of users and projects (sqlite:///file or postgresql://…). Without it automoderate.sqlite3 in the "
+    "working directory, which the first user add makes."
 )
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
@@ -64,13 +64,19 @@ def announcing_options(command: F) -> F:
 
 
 @contextlib.contextmanager
-def opened(config: str | None, flags: Mapping[str, Any], *, write: bool) -> Iterator[Database]:
-    """The database, our own made on first use; what goes wrong with it ends the command in one line."""
+def opened(config: str | None, flags: Mapping[str, Any], *, write: bool, make: bool = False) -> Iterator[Database]:
+    """The database; our own is made with ``make``. What goes wrong with it ends the command in one line."""
     url = load_settings(config, dict(flags)).settings.database_url
-    database = Database(url or DEFAULT_DATABASE_URL, read_only=url is not None and not write, pool_size=1)
+    database = Database(url or DEFAULT_DATABASE_URL, read_only=not write, pool_size=1)
     try:
-        if url is None:
+        if url is None and make:
             database.create_all()
+        elif url is None and database.path is not None and not database.path.exists():
+            # Most likely the folder of an application, whose own database is meant.
+            raise Unavailable(
+                f"there is no {database.path.name} in this folder; name the database with --database-url or "
+                "DATABASE_URL (to begin one of our own: automoderate user add)"
+            )
         else:
             database.check()
         yield database
@@ -125,7 +131,7 @@ def user_add(username: str, email: str, admin: bool, password_stdin: bool, confi
     automoderate user add ann ann@example.org
     pass show ann | automoderate user add ann ann@example.org --password-stdin
     """
-    with opened(config, flags, write=True) as database:
+    with opened(config, flags, write=True, make=True) as database:
         password = _password(password_stdin)
         added = accounts.create_user(database, username=username, email=email, password=password, is_admin=admin)
         click.echo(added.id)

@@ -47,10 +47,12 @@ def listed(*arguments: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_the_first_command_makes_our_own_database(folder: Path) -> None:
-    assert run("user", "list") == ""
+def test_the_first_user_makes_our_own_database(folder: Path) -> None:
+    add_user("ann")
     assert (folder / "automoderate.sqlite3").exists()
-    assert listed("user", "list") == []
+    assert [user["username"] for user in listed("user", "list")] == ["ann"]
+    assert run("project", "list") == ""
+    assert listed("project", "list") == []
 
 
 def test_users(users: tuple[str, str]) -> None:
@@ -75,6 +77,24 @@ def test_users(users: tuple[str, str]) -> None:
     assert len(listed("user", "list")) == 1
     for command in ("set-password", "activate", "deactivate", "disconnect", "remove"):
         assert run("user", command, "bob", status=1) == "no such user: bob"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("user", "list"), ("user", "deactivate", "ann"), ("user", "disconnect", "ann"), ("project", "list"),
+        ("project", "add", "Forum", "--owner", "ann"), ("member", "remove", "Forum", "ann"),
+        ("apikey", "list", "Forum"),
+    ],
+)  # fmt: skip
+def test_in_the_folder_of_an_application_no_database_of_ours_is_made(command: tuple[str, ...]) -> None:
+    """It would be empty, and whoever is looked for in it unknown."""
+    environment = {"SECRET_KEY": SECRET} if command[1] in ("deactivate", "disconnect", "remove") else {}
+    assert run(*command, status=3, **environment) == (
+        "there is no automoderate.sqlite3 in this folder; name the database with --database-url or DATABASE_URL "
+        "(to begin one of our own: automoderate user add)"
+    )
+    assert list(Path().iterdir()) == []
 
 
 def test_an_administrator() -> None:

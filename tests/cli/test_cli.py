@@ -60,7 +60,7 @@ def refused(result: Result | subprocess.CompletedProcess[str], status: int) -> s
         (["serve", "--redis-channel", "socketio"], 2, "socketio (from --redis-channel): needs the Redis"),
         (["serve", "--redis-url", "redis://h", "--redis-channel", "a\nb"], 2, "(from --redis-channel): must be text"),
         (["serve"], 3, "SECRET_KEY"),
-        (["user", "set-password", "nobody"], 1, "no such user: nobody"),
+        (["user", "set-password", "nobody"], 3, "there is no automoderate.sqlite3 in this folder"),
         (["user", "list", "--database-url", "sqlite:///missing.db"], 3, "automoderate database create"),
     ],
 )
