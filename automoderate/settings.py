@@ -79,10 +79,10 @@ def _seconds(*, zero: bool = False) -> Parse[float]:
     return parse
 
 
-def _several(parse: Parse[T]) -> Parse[tuple[T, ...]]:
+def _several(parse: Parse[T], separators: str = r",\s") -> Parse[tuple[T, ...]]:
     def parse_all(values: Any) -> tuple[T, ...]:
         if isinstance(values, str):
-            values = re.split(r"[,\s]+", values.strip(", \t\n"))
+            values = re.split(f"[{separators}]+", re.sub(f"^[{separators}]+|[{separators}]+$", "", values))
         if not isinstance(values, Iterable):
             raise ValueError("must be a list")  # noqa: TRY004 - a user's mistake
         return tuple(parse(value) for value in values)
@@ -327,7 +327,7 @@ class Settings:
         metavar="TEXT", variables=("SECRET_KEY",), secret=True,
     )  # fmt: skip
     secret_key_fallbacks: tuple[str, ...] = option(
-        (), _several(_text),
+        (), _several(_text, r"\s"),
         "An old secret key: cookies that it has signed are still good. A mounted Flask application has its own "
         "SECRET_KEY_FALLBACKS. May be repeated.",
         metavar="TEXT", variables=("SECRET_KEY_FALLBACKS",), multiple=True, secret=True,

@@ -39,6 +39,12 @@ def test_old_keys_and_the_cookies_name_are_read_as_flask_names_them() -> None:
     assert "space" not in repr(settings)
 
 
+def test_an_old_key_may_have_any_character_that_a_new_one_may() -> None:
+    keys = ("one,with;commas,", "and=another:one")
+    loaded = load({}, {"SECRET_KEY_FALLBACKS": f" {keys[0]}  {keys[1]}"})
+    assert loaded.settings.secret_key_fallbacks == keys
+
+
 def test_a_unix_socket_is_listened_on_alone(folder: Path) -> None:
     (folder / "options.toml").write_text("port = 80")
     for flags, environment, file, other in (
