@@ -51,12 +51,22 @@ class Certificate:
             context.load_cert_chain(self._certfile, self._keyfile, _no_password)
         except (ssl.SSLError, OSError) as error:
             key = self._keyfile or self._certfile
-            raise ValueError(f"{self._certfile} with the key {key} is no usable certificate: {_why(error)}") from error
+            why = _what_is_missing(self._certfile, key) or _why(error)
+            raise ValueError(f"{self._certfile} with the key {key} is no usable certificate: {why}") from error
         return context
 
 
 def _no_password() -> str:
     raise OSError("the key is protected by a password")
+
+
+def _what_is_missing(certfile: str, keyfile: str) -> str | None:
+    """Which of the two is in neither file, of which the library says no more than that they are no PEM."""
+    for path, what in ((certfile, "certificate"), (keyfile, "private key")):
+        with open(path, "rb") as file:
+            if f"{what.upper()}-----".encode() not in file.read():
+                return f"there is no {what} in {path}"
+    return None
 
 
 def _why(error: OSError) -> str:

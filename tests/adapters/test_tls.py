@@ -229,9 +229,10 @@ class TestFiles:
         [
             ("missing.pem", None, "cannot read .*missing.pem: No such file or directory"),
             ("chain.pem", "missing.pem", "cannot read .*missing.pem: No such file or directory"),
-            ("chain.pem", None, "no usable certificate"),
+            ("chain.pem", None, "no usable certificate: there is no private key in .*chain.pem"),
             ("chain.pem", "other.pem", "no usable certificate: key values mismatch"),
-            ("empty.pem", "key.pem", "no usable certificate"),
+            ("empty.pem", "key.pem", "no usable certificate: there is no certificate in .*empty.pem"),
+            ("key.pem", "chain.pem", "no usable certificate: there is no certificate in .*key.pem"),
         ],
     )
     def test_what_cannot_be_used_is_named(self, tmp_path: Path, certfile: str, keyfile: str | None, said: str) -> None:
