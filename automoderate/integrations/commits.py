@@ -130,6 +130,8 @@ class CommitListener:
                 transaction.changes.add(_EVERYONE)
         if _commits_by_itself(connection):
             transaction.committed = True
+            if _is_idle(connection):
+                self._announce_committed(connection.info)
 
     def _on_begin(self, connection: Connection) -> None:
         self._announce_committed(connection.info)
@@ -248,3 +250,11 @@ def _commits_by_itself(connection: Connection) -> bool:
     if isinstance(driver, sqlite3.Connection):
         return driver.isolation_level is None
     return getattr(driver, "autocommit", False) is True
+
+
+def _is_idle(connection: Connection) -> bool:
+    """Whether no transaction is under way, as far as the driver says: also one that was begun by a statement."""
+    driver: Any = connection.connection.dbapi_connection
+    if isinstance(driver, sqlite3.Connection):
+        return not driver.in_transaction
+    return getattr(getattr(driver, "info", None), "transaction_status", None) == 0  # psycopg's, and libpq's

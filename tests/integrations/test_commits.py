@@ -167,6 +167,17 @@ def test_a_connection_that_goes_on_after_its_commit_announces_with_the_next_tran
         assert heard == EVERYONE
 
 
+@pytest.mark.usefixtures("bob")
+def test_a_connection_that_commits_each_statement_by_itself_need_not_be_closed_for_that(heard: Pairs) -> None:
+    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("BEGIN")
+        connection.execute(text("DELETE FROM project_members WHERE project_id = 'P'"))
+        assert heard == set(), "it has begun a transaction of its own"
+        connection.exec_driver_sql("ROLLBACK")
+        connection.execute(text("DELETE FROM project_members"))
+        assert heard == EVERYONE
+
+
 @pytest.mark.usefixtures("application", "bob")
 @pytest.mark.parametrize(
     "statement",
