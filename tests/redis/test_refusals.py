@@ -114,6 +114,7 @@ def test_a_node_starts_on_a_full_redis(server: RedisServer, new_node: NewNode) -
 def test_a_node_that_publishes_nothing_says_once_that_it_could_not(
     node: Node, server: RedisServer, caplog: pytest.LogCaptureFixture, refusing: Refusing, word: str
 ) -> None:
+    until(lambda: node.backplane.writable)
     with refusing(server):
         until(lambda: not node.backplane.writable)
     until(lambda: len(caplog.messages) == 2, "it says that it is over")

@@ -172,6 +172,8 @@ def test_nodes_whose_redis_is_full_stay_ready_for_those_who_watch(nodes: Nodes, 
     joined(client)
     nodes.publish(1)
     assert numbers(client, 1) == [1]
+    for node in (nodes.a, nodes.b):  # a node that has just come has not written yet
+        until(lambda node=node: ready(node)[1]["publishing"] == "ok")  # type: ignore[misc]
     full = {"database": "ok", "realtime": "ok", "publishing": "unavailable"}
     with nodes.redis.full():
         for node in (nodes.a, nodes.b):
