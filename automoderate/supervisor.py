@@ -62,10 +62,19 @@ def run(settings: Settings, sockets: Sequence[socket.socket] = ()) -> int:
         stack.callback(os.close, parents_end)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         stack.callback(signal.pthread_sigmask, signal.SIG_SETMASK, before)
+        stack.callback(_forget_signals)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)  # what is ignored is not waited for everywhere
         if held:
             settings = attrs.evolve(settings, port=held[0].getsockname()[1])
         return _Supervisor(settings, held, shared, lifeline, parents_end).run()
+
+
+def _forget_signals() -> None:
+    """Forget what only the supervisor waits for: the signal of a timer or of a worker would end this process now."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number in (signal.SIGALRM, READY):
+        before = signal.signal(number, signal.SIG_IGN)  # with which one that is pending is gone
+        signal.signal(number, before)
 
 
 def _take(

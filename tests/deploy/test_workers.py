@@ -146,6 +146,32 @@ def test_what_keeps_a_worker_from_starting_is_said_once(settings: dict[str, str]
     assert "--redis-url" in said
 
 
+LATE_SIGNALS = """
+import os, signal
+from automoderate import supervisor
+from automoderate.settings import Settings
+
+class Supervisor:
+    def __init__(self, *_):
+        pass
+
+    def run(self):
+        signal.setitimer(signal.ITIMER_REAL, 60)
+        for number in (signal.SIGALRM, supervisor.READY):
+            os.kill(os.getpid(), number)
+        return 0
+
+supervisor._Supervisor = Supervisor
+print(supervisor.run(Settings(port=0, workers=2)), signal.getitimer(signal.ITIMER_REAL)[0])
+"""
+
+
+def test_signals_that_come_when_the_supervisor_has_done_end_nothing() -> None:
+    """The timer of a worker that was to start again, and a worker that has become ready in the last moment."""
+    ended = subprocess.run([sys.executable, "-c", LATE_SIGNALS], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "0 0.0\n", "")
+
+
 def test_each_line_of_workers_may_be_an_object_with_their_number(tmp_path: Path, settings: dict[str, str]) -> None:
     file = tmp_path / "workers.sqlite3"
     settings["database_url"] = f"sqlite:///{file}"
