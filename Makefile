@@ -35,9 +35,8 @@ demo: $(DEMO_READY)  ## Run the dashboard with a simulated pipeline (ADAPTER=asy
 test: $(READY)  ## Run every test; installs services, a compiler and Chromium with apt where they are missing
 	scripts/install-browser
 	scripts/install-services
-	$(MAKE) --no-print-directory $(PEERS)
-	$(MAKE) --no-print-directory pure
-	$(BIN)/python -m pytest -n 4 --dist loadfile $(addprefix --ignore=,$(PURE))
+	$(MAKE) --no-print-directory -j 2 $(PEERS) pure  # one downloads while the other works
+	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(PURE))
 
 pure: $(READY)  ## Run the tests of the layers without sockets, which have to cover every branch
 	$(BIN)/coverage erase

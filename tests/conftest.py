@@ -46,6 +46,16 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGHUP, lambda *_: None)
 
 
+LONG = ("soak", "clients", "deploy", "redis", "browser", "benchmarks", "postgresql", "integrations")
+"""Folders of tests that wait for processes most of the time, those first whose files take longest."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long, so that in the end no file is left that one worker has to see through alone."""
+    order = {folder: number for number, folder in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.parent.name, len(LONG)))
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
         first = metafunc.config.getoption("--first-seed")
