@@ -175,6 +175,15 @@ def test_statistics_and_rule_changes_show(server: ThreadServer, site: Site, visi
     expect(page.locator("#count-approved")).to_have_text("0")
 
 
+LEGEND = """marks => marks.map(mark => getComputedStyle(mark, "::before").backgroundColor)"""
+
+
+def test_the_legend_has_the_colours_of_the_chart(server: ThreadServer, visitors: Visitors) -> None:
+    page = visitors.watching()
+    colours = page.eval_on_selector_all(".legend [data-status]", LEGEND)
+    assert len(set(colours)) == len(colours) == 4
+
+
 @every_adapter
 def test_a_killed_server_comes_back_and_so_does_the_page(process: Process, site: Site, visitors: Visitors) -> None:
     process.start()
