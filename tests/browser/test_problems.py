@@ -184,12 +184,19 @@ def test_an_overloaded_server_is_told_and_tried_again(
     refused: list[str], server: ThreadServer, site: Site, visitors: Visitors
 ) -> None:
     """By a page that looks like all others, though nothing else can be asked for."""
-    page, go_on = visitors.page(), threading.Event()
+    page, begun, go_on = visitors.page(), threading.Event(), threading.Event()
     application = server.assembly.application
     assert isinstance(application, Flask)
-    application.add_url_rule("/slow", view_func=lambda: str(go_on.wait(PATIENCE * 2)))
+
+    def take_long() -> str:
+        begun.set()
+        return str(go_on.wait(PATIENCE * 2))
+
+    application.add_url_rule("/slow", view_func=take_long)
     with ThreadPoolExecutor(3) as others:
-        slow = [others.submit(requests.get, f"{site.base}/slow", timeout=PATIENCE * 2) for _ in range(3)]
+        slow = [others.submit(requests.get, f"{site.base}/slow", timeout=PATIENCE * 2)]
+        assert begun.wait(PATIENCE), "until then it would wait itself, and both of the next be refused"
+        slow += [others.submit(requests.get, f"{site.base}/slow", timeout=PATIENCE * 2) for _ in range(2)]
         try:
             # One is answered, one waits, and the third may not: it is plain text, as for every program.
             plain = next(as_completed(slow, PATIENCE)).result()
