@@ -288,7 +288,10 @@ async function doing(action, told) {
   refresh();
 }
 
+let answer = null; // takes the answer to the question that is asked
+
 function confirmed(title, text, yes) {
+  answer?.(false); // the browser tells of a dialog's end later, when the next may be open
   const dialog = find("confirm");
   const asked = document.activeElement?.getAttribute("aria-label") ?? null;
   find("confirm-title").textContent = title;
@@ -297,13 +300,17 @@ function confirmed(title, text, yes) {
   dialog.returnValue = "no";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => {
+    answer = (agreed) => {
+      answer = null;
       focus(main, asked); // the row may have been made anew meanwhile
-      resolve(dialog.returnValue === "yes");
-    }, { once: true });
+      resolve(agreed);
+    };
   });
 }
 
+find("confirm").addEventListener("close", ({ target }) => {
+  if (!target.open) answer?.(target.returnValue === "yes");
+});
 find("test-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const path = `rooms/${encodeURIComponent(openRoom)}/test-update`;
