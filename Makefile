@@ -36,7 +36,7 @@ test: $(READY)  ## Run every test; installs services, a compiler and Chromium wi
 	scripts/install-browser
 	scripts/install-services
 	$(MAKE) --no-print-directory -j 2 $(PEERS) pure  # one downloads while the other works
-	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(PURE))
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(PURE))
 
 pure: $(READY)  ## Run the tests of the layers without sockets, which have to cover every branch
 	$(BIN)/coverage erase

@@ -39,7 +39,17 @@ def cable(new_cable: Callable[[], Cable]) -> Cable:
     return new_cable()
 
 
-@pytest.fixture(params=["thread", "loop"])
+BY_THREAD_TOO = frozenset({"test_backplane.py", "test_faults.py", "test_subscription.py"})
+"""Tests that are tried with a thread that hears everything, too, as it does over TLS and without hiredis."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "loop" in metafunc.fixturenames:
+        by_thread = ["thread"] if metafunc.definition.path.name in BY_THREAD_TOO else []
+        metafunc.parametrize("loop", ["loop", *by_thread], indirect=True)
+
+
+@pytest.fixture
 def loop(request: pytest.FixtureRequest) -> Iterator[Loop | None]:
     """The loop of a node's server, or none, where a thread of the node hears everything."""
     loop = Loop() if request.param == "loop" else None
