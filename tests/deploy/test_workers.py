@@ -68,8 +68,9 @@ def test_clients_on_all_workers_see_the_same_and_return_after_one_was_killed(
     for each in watching:
         assert each.wait("moderation_update")["number"] == 1
     os.kill(before[0], signal.SIGKILL)
+    ended = f"(process {before[0]}) was ended by SIGKILL; it is started again in"
+    until(lambda: ended in server.log, "its end is said")
     until(lambda: len(workers(server)) == WORKERS and before[0] not in workers(server), "it is started again")
-    assert f"(process {before[0]}) was ended by SIGKILL; it is started again in" in server.log
     until(lambda: server.log.count("listening on") == WORKERS + 1, "it listens")
     assert requests.get(f"{url}/health", timeout=PATIENCE).status_code == 200
     alone = [each for each in watching if any(event == "disconnect" for event, _ in each.events)]
