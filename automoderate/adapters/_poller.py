@@ -21,6 +21,7 @@ from automoderate._threads import Bell, real_selectors
 from automoderate.adapters._tls import Certificate, TLSTransport
 from automoderate.adapters._transport import SocketTransport
 from automoderate.adapters._wsgi import Bridge
+from automoderate.protocol.complaints import Complaints
 from automoderate.protocol.driver import Driver
 from automoderate.protocol.model import Peer
 from automoderate.protocol.timers import Timers, earliest
@@ -31,8 +32,6 @@ ACCEPTED_PER_TURN = 16
 """Connections that one listener takes in a turn, so that those that are there already get their turn."""
 PAUSE = 1.0
 """Seconds without accepting once the process or the system has run out of descriptors or memory for sockets."""
-COMPLAINT_INTERVAL = 60.0
-"""Seconds between two lines in the log about that."""
 QUIET = 5.0
 """Seconds without it after which it counts as over: where clients come and go, it may last no longer than a pause."""
 
@@ -148,7 +147,7 @@ class Poller:
         self._resume: float | None = None  # when accepting goes on, where it is paused
         self._exhaustions = 0
         self._last_exhausted = -math.inf
-        self._silent_until = -math.inf
+        self._complaints = Complaints()
         self._exhausted: float | None = None  # when that was said, until it is said to be over
         self._now = -math.inf
         self._accept()
@@ -276,8 +275,7 @@ class Poller:
             self._selector.unregister(listener.sock)
         self._exhaustions += 1
         self._last_exhausted = now
-        if now >= self._silent_until:
-            self._silent_until = now + COMPLAINT_INTERVAL
+        if self._complaints.due("", "descriptors", now):
             self._exhausted = now if self._exhausted is None else self._exhausted
             log.warning(
                 "Cannot accept connections for now: %s (%d times so far). Those that are open are served; "

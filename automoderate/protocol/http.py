@@ -16,7 +16,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import h11
 
@@ -392,18 +392,15 @@ def _why(error: Exception) -> str:
     return _QUOTED.sub("", str(error))
 
 
-def _say_too_many(address: str) -> None:
+def _say_closed(what: str, reason: str, address: str) -> None:
     _LOGGER.info(
-        "Closed a connection from %s, which has too many without a request", address,
-        extra={"event": "connection_closed", "address": address, "reason": "too many without a request"},
+        "Closed a connection from %s, which has %s", address, what,
+        extra={"event": "connection_closed", "address": address, "reason": reason},
     )  # fmt: skip
 
 
-def _say_too_large(address: str) -> None:
-    _LOGGER.info(
-        "Closed a connection from %s, which has too many large bodies or messages under way", address,
-        extra={"event": "connection_closed", "address": address, "reason": "too many large bodies"},
-    )  # fmt: skip
+_say_too_many = partial(_say_closed, "too many without a request", "too many without a request")
+_say_too_large = partial(_say_closed, "too many large bodies or messages under way", "too many large bodies")
 
 
 @lru_cache(maxsize=64)

@@ -10,11 +10,10 @@ import logging
 import re
 from collections.abc import Callable
 
+from automoderate.protocol.complaints import Complaints
+
 NODE_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 """What a node may be called: session ids stand in URLs and in a proxy's patterns without escapes."""
-
-COMPLAINT_INTERVAL = 60.0
-"""Seconds between two warnings in the log about requests that came to the wrong node."""
 
 _LOGGER = logging.getLogger("automoderate.protocol.routing")
 
@@ -26,7 +25,7 @@ class Routing:
         self.node = node
         self.misrouted = 0
         """Requests so far for sessions of other nodes."""
-        self._silent_until = float("-inf")
+        self._complaints = Complaints()
 
     def name(self, new_id: Callable[[], str]) -> str:
         """A new session id."""
@@ -38,8 +37,7 @@ class Routing:
         if not self.node or not dot or other == self.node or not NODE_NAME.fullmatch(other):
             return None
         self.misrouted += 1
-        if now >= self._silent_until:
-            self._silent_until = now + COMPLAINT_INTERVAL
+        if self._complaints.due("", "misrouted", now):
             _LOGGER.warning(
                 "A request for a session of node %s came to node %s: %s is down, or the proxy does not route by "
                 "session id (%d such requests so far)", other, self.node, other, self.misrouted,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from automoderate.protocol import EngineIOServer, SocketIOServer
-from automoderate.protocol.routing import COMPLAINT_INTERVAL, Routing
+from automoderate.protocol.complaints import SILENCE
+from automoderate.protocol.routing import Routing
 
 PATH = "/engine.io/"
 POLL = f"{PATH}?EIO=4&transport=polling"
@@ -64,7 +65,7 @@ def test_a_node_without_a_name_cannot_tell(make: Any) -> None:
 
 def test_the_log_is_not_flooded(caplog: pytest.LogCaptureFixture) -> None:
     routing = Routing("a")
-    for now in (0.0, 1.0, COMPLAINT_INTERVAL - 0.1, COMPLAINT_INTERVAL, COMPLAINT_INTERVAL + 1):
+    for now in (0.0, 1.0, SILENCE - 0.1, SILENCE, SILENCE + 1):
         assert routing.stray("b.id", now) is not None
     assert [record.args for record in caplog.records] == [("b", "a", "b", 1), ("b", "a", "b", 4)]
     assert routing.misrouted == 5

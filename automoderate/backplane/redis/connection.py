@@ -23,8 +23,8 @@ IO_TIMEOUT = 4.0
 FAILURES = (redis.RedisError, OSError)
 """What a call fails with while Redis is away, or does not want to."""
 
-Command: TypeAlias = Sequence[str | bytes | int]
-"""Its words; or it is packed already."""
+Command: TypeAlias = Sequence[str | bytes | int] | bytes
+"""Its words; or all of it, packed already."""
 
 _KINDS: dict[str, Any] = {
     "redis": redis.Connection, "rediss": redis.SSLConnection, "unix": redis.UnixDomainSocketConnection,

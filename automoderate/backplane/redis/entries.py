@@ -147,7 +147,7 @@ _EVAL = b"$4\r\nEVAL\r\n$%d\r\n%b\r\n$1\r\n1\r\n" % (len(_ADD_AND_TELL), _ADD_AN
 
 
 _ID = rb"([0-9]{1,20}-[0-9]{1,20})"
-_TOLD = re.compile(rb"\+%b %b ([^\t\n]*)(?:\t([^\n]*))?\n(.*)" % (_ID, _ID), re.DOTALL)
+_TOLD = re.compile(rb"%b%b %b ([^\t\n]*)(?:\t([^\n]*))?\n(.*)" % (re.escape(TOLD), _ID, _ID), re.DOTALL)
 """The id, that of the entry before, the event, in whose name is no tabulator, the trace, and the data."""
 
 

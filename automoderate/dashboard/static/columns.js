@@ -15,9 +15,14 @@ export class Columns {
     return this.#columns.get(key);
   }
 
+  /** The number of the oldest: how many columns of time there were before it. */
+  get first() {
+    return Math.floor(Date.now() / this.span) - this.count + 1;
+  }
+
   /** All of them, the oldest first. The last is the one of now. */
   all() {
-    const first = Math.floor(Date.now() / this.span) - this.count + 1;
+    const { first } = this;
     for (const key of this.#columns.keys()) if (key < first) this.#columns.delete(key);
     return Array.from({ length: this.count }, (_, index) => this.#columns.get(first + index) ?? this.empty());
   }

@@ -118,7 +118,7 @@ export class Tally {
         place(this.columns[index][part], index * 10 + 1, y, 8, count * scale);
       });
     });
-    const opened = (this.opened / SPAN - (Math.floor(Date.now() / SPAN) - COLUMNS + 1)) * 10;
+    const opened = (this.opened / SPAN - this.recent.first) * 10;
     place(this.line, Math.max(0, opened), 0, opened > 0 ? 1 : 0, 60);
     const minute = sums.slice(-6).reduce((total, value) => total + value, 0);
     const all = sums.reduce((total, value) => total + value, 0);
