@@ -639,6 +639,7 @@ def come_and_go(driver: Script, server: Running, count: int) -> None:
     driver.wait_for(lambda: len(driver.lost) == count)
     driver.lost.clear()
     driver.ticks.clear()
+    driver.turns.clear()
 
 
 def left_open(server: Running) -> tuple[int, int]:
