@@ -137,7 +137,7 @@ def test_a_thread_that_has_served_leaves_no_hub_behind() -> None:
             assert client.line() == b"ring"
         server.stop()
         del server
-    assert files() == before
+    assert files() <= before
 
 
 def test_signals_are_somebody_elses_again_afterwards() -> None:

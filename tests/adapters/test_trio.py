@@ -187,7 +187,7 @@ def test_a_cancellation_drains_and_leaves_nothing() -> None:
             await trio.open_tcp_stream(*handle.addresses[0])
         assert len(driver.lost) == 1
         assert tasks.alive == others
-        assert files() == before
+        assert files() <= before
 
     run(main, tasks)
 
@@ -306,7 +306,7 @@ def test_hundreds_of_connections_leave_no_task_behind() -> None:
                 await until(lambda: not driver.lines)
                 await until(lambda: len(tasks.alive) == len(others))
                 assert trio.lowlevel.current_statistics().tasks_living == living
-                assert files() == before
+                assert files() <= before
             assert len(driver.lost) == 601
             handle.stop()
 
