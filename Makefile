@@ -51,7 +51,7 @@ test-fast: $(READY)  ## Run the tests of the pure layers and of one runtime, in 
 check: $(READY)  ## Lint, types, import rules, generated pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	scripts/typecheck
+	$(BIN)/mypy
 	$(BIN)/python scripts/state_picture.py --check
 	$(BIN)/python scripts/api_page.py --check
 	$(BIN)/python scripts/contract_documents.py --check
