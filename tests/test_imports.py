@@ -217,21 +217,89 @@ def test_no_two_files_import_each_other_by_whatever_way_round() -> None:
     assert not cycles, f"these files are on a circle: {cycles}"
 
 
+LAYERS = (
+    {"core", "protocol", "contract", "_threads", "_logs"},
+    {"server", "directory", "update_payloads", "_listening"},
+    {"adapters", "backplane", "realtime", "metrics", "opentelemetry", "control"},
+    {"notifier", "dashboard", "integrations", "testing"},
+    {"settings"},
+    {"app"},
+    {"automoderate", "supervisor"},
+    {"cli"},
+    {"__main__"},
+)
+"""The packages and single files of the house, from the lowest layer up; ``automoderate`` is its ``__init__.py``."""
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+
+
+def part_of(name: str) -> str:
+    """What a module belongs to: the package or file at the top of ours."""
+    return [*name.split("."), name][1]
+
+
 @pytest.mark.parametrize("path", modules(""), ids=named)
-def test_what_begins_with_an_underscore_is_imported_inside_its_own_package_only(path: Path) -> None:
-    package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
-    strangers = []
+def test_a_layer_imports_only_what_is_below_it(path: Path) -> None:
+    own = part_of(module_name(path))
+    upward = [name for name in imported(path) if part_of(name) != own and LEVEL[part_of(name)] >= LEVEL[own]]
+    assert not upward
+
+
+IMPORTED_BY_NAME = {
+    "adapters/__init__.py": "an adapter is chosen by its name",
+    "adapters/asyncio.py": "uvloop, where it is installed",
+    "cli/__init__.py": "a command is loaded when it is called",
+    "integrations/wsgi_target.py": "the application that is mounted",
+    "opentelemetry.py": "the exporter that the environment names",
+}
+"""Who may import what no syntax tree shows, each with the reason."""
+
+
+def imports_by_name(path: Path) -> bool:
+    words = {"import_module", "__import__"}
     for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.ImportFrom) or not within(str(node.module), "automoderate"):
+        name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
+        names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else [name]
+        if words & set(names):
+            return True
+    return False
+
+
+def test_few_files_import_what_no_syntax_tree_shows() -> None:
+    assert {named(path) for path in modules("") if imports_by_name(path)} == set(IMPORTED_BY_NAME)
+
+
+def private_imports(path: Path) -> Iterator[str]:
+    """What a file imports of ours that is private to another package or file."""
+    package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            full = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            full = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
             continue
-        for alias in node.names:
-            parts = f"{node.module}.{alias.name}".split(".")
-            private = next(
-                (at for at, part in enumerate(parts) if part.startswith("_") and part != "__version__"), None
-            )
-            if private is not None and not within(package, ".".join(parts[:private])):
-                strangers.append(".".join(parts))
-    assert not strangers
+        for name in full:
+            parts = name.split(".")
+            owners = [
+                ".".join(parts[:at])
+                for at, part in enumerate(parts)
+                if part.startswith("_") and part not in ("__version__", "__main__")
+            ]
+            if within(name, "automoderate") and not all(within(package, owner) for owner in owners):
+                yield name
+
+
+OUTSIDE = [
+    path
+    for folder in ("examples", "benchmarks", "scripts")
+    for path in sorted((PACKAGE.parent / folder).rglob("*.py"))
+    if "node_modules" not in path.parts
+]
+
+
+@pytest.mark.parametrize("path", modules("") + OUTSIDE, ids=lambda path: str(path.relative_to(PACKAGE.parent)))
+def test_what_begins_with_an_underscore_is_imported_inside_its_own_package_only(path: Path) -> None:
+    assert not list(private_imports(path))
 
 
 NAMED_TWICE: dict[str, str] = {}
