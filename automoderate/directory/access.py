@@ -30,6 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from automoderate._logs import Sparingly
 from automoderate.core.hub import Access, Identity
+from automoderate.directory.accounts import admins_among
 from automoderate.directory.database import Database, DatabaseUnavailable, storable
 from automoderate.directory.sessions import SessionReader, SessionUser
 from automoderate.directory.tables import ApiKey, Project, ProjectMember, User
@@ -49,8 +50,6 @@ _KEYS = (
     .join(Project, Project.id == ApiKey.project_id)
     .where(ApiKey.key.in_(bindparam("keys", expanding=True)))
 )
-
-_ADMINS = select(User.id, User.is_admin, User.is_active).where(User.id.in_(bindparam("users", expanding=True)))
 
 _USERS = select(User.id, User.username, User.is_active).where(User.id.in_(bindparam("users", expanding=True)))
 
@@ -108,7 +107,7 @@ class SQLDirectory:
         return _raised(self.identify_many((cookie,))[0])
 
     def identify_many(self, cookies: Sequence[str | None]) -> list[Identity | Exception | None]:
-        """The same of many, in one statement; an exception where a session cannot be read, with a store away, say.
+        """``identify`` of many, in one statement; an exception where a session cannot be read, with a store away, say.
 
         The log says why a visitor counts as anonymous, though not of each in a flood. It never gets the cookie.
         """
@@ -126,15 +125,15 @@ class SQLDirectory:
         return self.check_access_many(((user_id, project_id),))[0]
 
     def check_access_many(self, pairs: Sequence[tuple[str, str]]) -> list[Access]:
-        """The same of many, in one statement for each ``CHUNK`` of them."""
+        """``check_access`` of many, in one statement for each ``CHUNK`` of them."""
         return list(self._look_up(pairs))
 
     def recheck(self, user_id: str, project_ids: Sequence[str]) -> frozenset[str] | None:
-        """Those of the projects, however many, that the user may see; None for an unknown or inactive user."""
+        """Which of the projects the user may see; None for an unknown or inactive user."""
         return self.recheck_many(((user_id, tuple(project_ids)),))[0]
 
     def recheck_many(self, questions: Sequence[tuple[str, tuple[str, ...]]]) -> list[frozenset[str] | None]:
-        """The same of many, in one statement for each ``CHUNK`` of projects."""
+        """``recheck`` of many, in one statement for each ``CHUNK`` of projects."""
         pairs = [(user_id, project_id) for user_id, project_ids in questions for project_id in (None, *project_ids)]
         answers = self._look_up(pairs)
         allowed: list[frozenset[str] | None] = []
@@ -160,11 +159,8 @@ class SQLDirectory:
     def admins_many(self, user_ids: Sequence[str]) -> list[bool]:
         """Whether each is an active user with ``is_admin``, in one statement; none where there is no such column."""
         wanted = [user_id for user_id in user_ids if storable(user_id)]
-        found: set[str] = set()
         with self._asking() as connection:
-            if wanted and self._database.knows_admins(connection):
-                rows = connection.execute(_ADMINS, {"users": _padded(wanted)})
-                found = {row.id for row in rows if row.is_active and row.is_admin}
+            found = admins_among(self._database, connection, _padded(wanted))
         return [user_id in found for user_id in user_ids]
 
     def ping(self) -> None:

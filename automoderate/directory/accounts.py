@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
 from attrs import frozen
-from sqlalchemy import Connection, Table, delete, insert, inspect, or_, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, insert, inspect, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from werkzeug.security import check_password_hash, generate_password_hash
 
@@ -32,6 +32,9 @@ class NotFound(LookupError):
 
 class Conflict(ValueError):
     """The change contradicts what is there, such as a name that is taken; the message says with what."""
+
+
+_ADMINS = select(User.id, User.is_admin, User.is_active).where(User.id.in_(bindparam("users", expanding=True)))
 
 
 @frozen
@@ -88,11 +91,18 @@ def is_admin(database: Database, user_id: str) -> bool:
     if not storable(user_id):
         return False
     with database.connect() as connection:
-        if not database.knows_admins(connection):
-            return False
-        query = select(User.id, User.is_admin, User.is_active).where(User.id == user_id)
-        row = connection.execute(query).first()
-    return row is not None and bool(row.is_admin) and bool(row.is_active)
+        return user_id in admins_among(database, connection, [user_id])
+
+
+def admins_among(database: Database, connection: Connection, user_ids: Collection[str]) -> set[str]:
+    """Which of the users are active and have ``is_admin``; none where the database has no such column.
+
+    The ids are ``storable``.
+    """
+    if not user_ids or not database.knows_admins(connection):
+        return set()
+    rows = connection.execute(_ADMINS, {"users": list(user_ids)})
+    return {row.id for row in rows if row.is_active and row.is_admin}
 
 
 def find_user(database: Database, name: str) -> UserInfo:

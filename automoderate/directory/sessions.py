@@ -88,7 +88,7 @@ class SessionReader:
         return self._read(identification, self._signatures)
 
     def read_many(self, identifications: Sequence[str | None]) -> list[SessionUser | Exception]:
-        """The same of many; an exception where a session interface of the application's own has raised it."""
+        """``read`` of many; an exception where a session interface of the application's own has raised it."""
         signatures = cache(self._signatures)
         found: list[SessionUser | Exception] = []
         for identification in identifications:
