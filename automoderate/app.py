@@ -42,7 +42,7 @@ from automoderate.integrations.wsgi_target import CannotLoad, flask_within, load
 from automoderate.metrics import exposition
 from automoderate.protocol.config import Config
 from automoderate.protocol.files import StaticFile
-from automoderate.realtime import Realtime
+from automoderate.realtime import Realtime, process_name
 from automoderate.server import Server
 from automoderate.server.admin import AdminOptions
 from automoderate.server.api import ApiOptions
@@ -287,7 +287,7 @@ def opentelemetry_wanted(environment: Mapping[str, str]) -> bool:
 
 def _node_name(settings: Settings) -> str:
     """What operators call this process."""
-    return settings.node or f"{socket.gethostname()}:{os.getpid()}"
+    return settings.node or process_name()
 
 
 @frozen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
@@ -13,6 +15,11 @@ from automoderate.server.interfaces import BackplaneUnavailable, Hear, NotRunnin
 __all__ = ["BackplaneUnavailable", "LoopHandle", "NotRunning", "Realtime"]
 
 T = TypeVar("T")
+
+
+def process_name() -> str:
+    """What operators call this process where it was given no name: ``HOST:PID``."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 class LoopHandle(Protocol):

@@ -14,8 +14,6 @@ does what is on its list and sleeps until the hub's next deadline.
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -31,6 +29,7 @@ from automoderate.backplane.memory import MemoryBackplane
 from automoderate.core import hub as rules
 from automoderate.core.hub import Hub
 from automoderate.integrations.translation import AttachedDirectory, Call, Question, Todo, Translator
+from automoderate.realtime import process_name
 from automoderate.server import Server
 from automoderate.server.gathering import answered_at_once
 from automoderate.server.inspection import Inspection
@@ -90,7 +89,7 @@ class Attachment(ABC):
         self._backplane = backplane
         hub.other_nodes = backplane.shared
         self._translator = Translator(server, hub, directory, backplane)
-        about = {"node": f"{socket.gethostname()}:{os.getpid()}", "attached": True}
+        about = {"node": process_name(), "attached": True}
         # Of the sessions the library knows more than we do: they are counted, and none is named.
         self._inspection = Inspection(hub, {}, hub.counts, Meter(_Uncounted()), Refusals(), about)
         self._lock = threading.RLock()
