@@ -206,6 +206,8 @@ MAX_RECENT = 200
 """Most recent updates that a client may ask for."""
 STATUSES = ("approved", "rejected", "flagged", "pending")
 """What may become of content, and what a client may ask for."""
+EVENTS_WITH_STATUS = frozenset({"moderation_update", "content_received"})
+"""The events of which a client may ask for some statuses only."""
 MAX_ECHO_LENGTH = 10_000
 """Longest project id, in characters, that an error repeats; a longer one is left out."""
 WINDOW = 60.0
@@ -788,8 +790,9 @@ class _Membership:
     entered: str | None = None
     """The room whose broadcasts it receives."""
     after: str | None = None
+    """``after`` of the history that was asked for."""
     recent: int = 0
-    """``after`` and ``newest`` of the history that it asked for."""
+    """``newest`` of the history that was asked for."""
     buffer: list[Update] = field(default=_NO_UPDATES)
     """Updates that are kept for it; see ``keep``."""
     overflowed: bool = False
@@ -866,15 +869,18 @@ class _Presence:
     unreported: set[str] = field(factory=set)
     """Users here of whom there is something to tell other nodes."""
     report_all: bool = False
+    """The next report is complete."""
     asks: bool = False
+    """The next report asks the other nodes to answer."""
     answers: bool = False
-    """The next report is complete; it asks; it is sent even if it says nothing but that this node is there."""
+    """The next report is sent even if it says nothing but that this node is there."""
 
     clients_next: float = 0.0
+    """When the askers may next be told of a change."""
     nodes_next: float = 0.0
-    """When the askers, and other nodes, may next be told of a change."""
+    """When other nodes may next be told of a change."""
     scheduled: float = math.inf
-    """When that is looked at again."""
+    """When the hub looks again whether either may be told."""
 
     def accounts(self) -> Iterator[Mapping[str, PresentUser]]:
         """What each node says, this one first."""
@@ -1053,7 +1059,7 @@ class Hub:
         return 0 if room is None else room.inside
 
     def counts(self) -> dict[str, int]:
-        """How many sessions, users, rooms, memberships and unanswered tickets there are."""
+        """How many sessions, users, rooms and memberships, unanswered tickets and remembered addresses there are."""
         return {
             "sessions": len(self._sessions),
             "users": len(self._users),
@@ -2161,7 +2167,7 @@ def _is_status(value: object) -> bool:
 
 def _status_of(update: Update) -> str | None:
     """The status by which members may have chosen the update; None: it is for every member."""
-    if update.event not in _EVENTS_WITH_STATUS:
+    if update.event not in EVENTS_WITH_STATUS:
         return None
     status = update.data.get("status")
     return status if isinstance(status, str) else ""
@@ -2247,7 +2253,6 @@ _REQUESTS: Mapping[str, Trigger] = {
 }
 HANDLED_EVENTS = frozenset(_REQUESTS)
 """The names of the clients' events that are handled here."""
-_EVENTS_WITH_STATUS = frozenset({"moderation_update", "content_received"})
 _REFUSALS: Mapping[Access, Error] = {
     Access.NOT_FOUND: Error.PROJECT_NOT_FOUND,
     Access.DENIED: Error.ACCESS_DENIED,

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from automoderate.core.hub import EVENTS_WITH_STATUS, STATUSES
+
 __all__ = ["EVENTS", "STATUSES", "checked"]
 
 EVENTS = ("moderation_update", "content_received", "stats_update", "rule_update")
 """The events that may be published."""
-
-STATUSES = ("approved", "rejected", "flagged", "pending")
-"""What ``status`` may be in ``moderation_update`` and ``content_received``."""
-
-_ABOUT_CONTENT = ("moderation_update", "content_received")
 
 
 def checked(project_id: str, event: object, data: object) -> dict[str, Any]:
@@ -27,7 +24,7 @@ def checked(project_id: str, event: object, data: object) -> dict[str, Any]:
     if not isinstance(data, Mapping):
         raise ValueError("data must be an object")  # noqa: TRY004 - one kind of error for the sender
     shaped = dict(data)
-    if event in _ABOUT_CONTENT:
+    if event in EVENTS_WITH_STATUS:
         if shaped.get("project_id") not in (None, project_id):
             raise ValueError("project_id is another project's")
         shaped["project_id"] = project_id
