@@ -200,7 +200,7 @@ class Server(Layer[events.SocketIOEvent]):
     def publish_all(
         self, project_id: str, events: Sequence[tuple[str, str]], now: float, traces: Sequence[str | None] = ()
     ) -> Sequence[str] | Future[Sequence[str]]:
-        """The same with several events, each with its data: all of them are published, or none."""
+        """Publish several events, each with its data: all of them, or none. Otherwise as ``publish``."""
         if self.telemetry.tracer is None:
             published = self.backplane.publish_all(project_id, events)
         else:

@@ -35,7 +35,7 @@ MAX_PAGE, PAGE = 200, 50
 """Rows of one answer: at most, and where no limit is named."""
 
 MAX_UPDATES, UPDATES = 200, 20
-"""The same of the updates of a room."""
+"""Updates in the answer about a room: at most, and where no number is named."""
 
 MAX_ACTION = 4096
 """Bytes of a request that changes something."""
@@ -210,7 +210,7 @@ class Admin:
         return Actor(user.user_id, user.username)
 
     async def _check_change(self, pending: PendingRequest) -> Actor:
-        """The same of a request that changes something: that also has to come from one of our own pages."""
+        """Who asks for a change. Raises HttpError unless that is a user with ``is_admin``, on one of our own pages."""
         admin, request = await self._check_admin(pending), pending.request
         if check_origin(request, frozenset()) is not OriginCheck.OWN:
             raise HttpError(403, "other_origin", "Pages of other origins may not do this")

@@ -33,7 +33,7 @@ MAX_TEXT = 200
 
 T = TypeVar("T")
 Ranked = tuple[float, str]
-"""What is sorted: the less the first, the further up; the same by the second."""
+"""What rows are sorted by: the smallest number first, and among equal numbers the smallest text."""
 
 
 class Inspection:

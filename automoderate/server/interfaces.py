@@ -156,7 +156,7 @@ class Backplane(Protocol):
     def publish_all(
         self, project_id: str, events: Sequence[tuple[str, str]], traces: Sequence[str] = ()
     ) -> Sequence[Update] | Future[Sequence[str]]:
-        """The same with several events, each with its data: either all of them are published, in order, or none.
+        """Publish several events, each with its data: either all of them, in order, or none. Otherwise as ``publish``.
 
         There is a trace for each of them, or none at all.
         """

@@ -34,9 +34,9 @@ UNDER_WAY = 2
 """Batches of a kind that worker threads have at a time."""
 
 GATHERING = 0.02
-"""Seconds from a batch of several questions to the next batch,"""
+"""Seconds from a batch of several questions to the next batch, unless ``ENOUGH`` questions wait."""
 ENOUGH = 20
-"""unless so many questions wait."""
+"""Questions that are asked together without a wait for more."""
 
 PATIENCE = 1.0
 """Seconds that a question waits for batches which may never be answered: then it is asked for all that."""
@@ -97,8 +97,7 @@ class Batches(Generic[QuestionT, AnswerT]):
         """``ask`` blocks: it answers each question, or with an exception those that it cannot answer.
 
         Where it raises, none of its questions could be answered. ``patience`` is how long, in seconds, a question waits
-        for batches which may never be answered. ``telemetry`` is told how long each batch
-        took, under the name of ``what`` is asked.
+        for batches which may never be answered. ``telemetry`` is told how long each batch took, and ``what`` was asked.
         """
         self._jobs = jobs
         self._ask = ask
@@ -109,9 +108,9 @@ class Batches(Generic[QuestionT, AnswerT]):
         self._telemetry = telemetry
         self._what = what
         self._patient_until = AT_ONCE
-        """Until when what waits goes on waiting for the batches under way,"""
+        """Until when questions wait for the batches under way."""
         self._gathering_until = AT_ONCE
-        """and for more of its kind."""
+        """Until when they wait for more of their kind."""
 
     def put(self, question: QuestionT, answered: Answered) -> None:
         """Ask at the next turn of the loop; ``answered`` is called later, once, unless there never is an answer."""

@@ -38,7 +38,7 @@ class Meter:
         self._asked = -inf
 
     def ask(self, now: float) -> None:
-        """Somebody is interested: count, for a while."""
+        """An operator asks: count deliveries for a while."""
         self._asked = now
         if self._source.counting is None:
             self._before, self._before_took = {}, 0.0
@@ -49,7 +49,7 @@ class Meter:
         return self._per_second(lambda counts: counts.get(project_id, 0), now)
 
     def total(self, now: float) -> float | None:
-        """Those of all projects together."""
+        """The deliveries a second of all projects together; None as for ``rate``."""
         return self._per_second(lambda counts: sum(counts.values()), now)
 
     def next_deadline(self) -> float | None:

@@ -42,7 +42,7 @@ class Outbound:
         self.deliveries = 0
         """Members that broadcasts were sent to, so far."""
         self.counting: dict[str, int] | None = None
-        """The same by project, while somebody wants to know."""
+        """Members that broadcasts were sent to, by project, while an operator wants to know."""
 
     def next_deadline(self) -> float | None:
         """When ``turn`` is next wanted: at once where a room waits for its turn."""
@@ -106,7 +106,7 @@ class Outbound:
             self._deliver(overflow, polling, Encoded(packet, frame), now)
 
     def broadcast_except(self, room: str, update: Update, sids: Collection[str], now: float) -> None:
-        """The same to all members but these."""
+        """As ``broadcast``, to all members but these."""
         packet = event_packet(update.event, update.text)
         frame = text_frame(packet)
         self._drain_wire()

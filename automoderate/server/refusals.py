@@ -28,7 +28,7 @@ class Refusal:
 
 
 class Refusals:
-    """Those of one node."""
+    """The refusals of one node."""
 
     def __init__(self) -> None:
         self._newest: deque[Refusal] = deque(maxlen=KEPT)

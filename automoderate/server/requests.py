@@ -81,7 +81,7 @@ class HttpError(Exception):
         self.event = event
 
     def answer(self) -> Reply:
-        """The same as what is sent."""
+        """The reply that tells the client."""
         error: dict[str, object] = {"message": self.message, "code": self.code}
         if self.event is not None:
             error["event"] = self.event
@@ -244,7 +244,7 @@ class PendingRequests:
         del self._open[pending.connection]
 
     def refuse(self, connection: Connection, error: HttpError, now: float) -> None:
-        """Reply a request whose head has come, whatever follows it."""
+        """Answer a request of which only the head has come, and ignore its body."""
         self._answer(connection, error.answer(), now)
 
     def _answer(self, connection: Connection, answer: Reply, now: float) -> None:

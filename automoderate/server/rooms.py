@@ -49,27 +49,27 @@ class _Audience:
     names: tuple[str, ...]
     """The room's name alone: what is kept of each client that is in no other room, once for all of them."""
     written: list[float]
-    """The same of all rooms; see there."""
+    """The list of ``Rooms`` that all rooms share: when each broadcast was made that its last member was handed."""
     members: dict[str, Connection] = field(factory=dict)
-    """Those with a WebSocket,"""
+    """The members with a WebSocket."""
     polling: dict[str, Client] = _NONE_POLL
-    """and those without."""
+    """The members that poll."""
     queue: list[bytes] = _NO_FRAMES
     """Frames of which no turn has taken any."""
     queued: int = 0
     """Bytes in there."""
     since: float = 0.0
-    """When the first of them was broadcast,"""
+    """When the first frame of the queue was broadcast."""
     later: list[float] = _NO_TIMES
-    """and the others."""
+    """When the queue's other frames were broadcast."""
     ahead: dict[str, int] = _NO_COUNTS
     """Members that are not to be sent the queue's first so many frames: they came later, or have them already."""
     data: bytes = b""
-    """What the slices under way are sent,"""
+    """What the slices under way send."""
     left: dict[str, Connection] = _NONE_LEFT
-    """and the members that have not been sent it yet."""
+    """The members that have not been sent ``data`` yet."""
     data_times: list[float] = _NO_TIMES
-    """When that was broadcast."""
+    """When the frames in ``data`` were broadcast."""
     waiting: bool = False
     """It stands in the line for a turn, or rests."""
     rests_until: float = float("-inf")
@@ -146,7 +146,7 @@ class _Audience:
         self.note_later()
 
     def note_later(self) -> None:
-        """The same of all but the first."""
+        """The queue's later frames are about to be written to their last member."""
         self.written.extend(self.later)
         self.later = _NO_TIMES
 
@@ -282,7 +282,10 @@ class Rooms:
     def broadcast_except(
         self, name: str, frame: bytes, sids: Collection[str], now: float
     ) -> tuple[int, Writes, Collection[Client]]:
-        """The same for all but these, which are given what they have not had yet: that is among what is returned."""
+        """As ``broadcast``, for all but these clients.
+
+        What is returned has, for them, what they have not had yet.
+        """
         room = self._rooms[name]
         given: Writes = []
         for sid in sids:
