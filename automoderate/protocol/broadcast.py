@@ -37,7 +37,7 @@ def dump_json(value: Any, separators: tuple[str, str] = (",", ":")) -> str:
 
 
 def object_text(data: Mapping[str, Any]) -> str:
-    """The same as ``dump_json`` of an event's data, faster. Raises TypeError or ValueError where that does."""
+    """An event's data as ``dump_json`` writes it, faster. Raises TypeError or ValueError where ``dump_json`` does."""
     try:
         text = orjson.dumps(data, option=_STRICT)
     except TypeError:  # raised also for what only the slow encoder can encode, such as integers of more than 64 bits

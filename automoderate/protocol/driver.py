@@ -161,7 +161,7 @@ class Layer(ABC, Generic[EventT]):
         """Nothing is measured here."""
 
     def kept(self, waiting: int) -> None:
-        """Nor is this."""
+        """Nothing is measured here, either."""
 
     def tick(self, now: float) -> None:
         self._below.tick(now)

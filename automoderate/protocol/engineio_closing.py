@@ -35,7 +35,7 @@ FAREWELL_TIMEOUT = 30.0
 """Seconds that a dropped session waits for the poll by which its client is told."""
 
 DRAIN_PATIENCE = 5.0
-"""The same while draining, from when the session ended: a client between two polls asks again long before that."""
+"""Seconds of ``FAREWELL_TIMEOUT`` while draining: a client between two polls asks again long before that."""
 
 
 class Closing:

@@ -19,9 +19,9 @@ from automoderate.protocol.model import CloseReason, Encoded, EngineIOSessionSta
 __all__ = ["BURST", "FRAMES_A_PACKET", "RATE", "Packets", "open_packet"]
 
 RATE = 100.0
-"""Packets a second that a session may send in the long run,"""
+"""Packets a second that a session may send in the long run."""
 BURST = 2000
-"""and packets that it may send at once."""
+"""Packets that a session may send at once."""
 FRAMES_A_PACKET = 16
 """WebSocket frames that carry no packet of their own (pings, fragments), and count as one."""
 

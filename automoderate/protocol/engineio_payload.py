@@ -71,8 +71,8 @@ def decode_base64(text: str) -> bytes:
     """The bytes that a client has written in base64, as Node.js reads it.
 
     Either alphabet will do, padding may be missing, other characters such as line breaks are skipped, and whatever
-    follows padding is none of it. They are taken out in one go: with ``re`` a megabyte of them
-    would hold the loop for forty milliseconds.
+    follows padding is none of it. The other characters are taken out in one go: with ``re`` a megabyte of them would
+    hold the loop for forty milliseconds.
     """
     digits = text.partition("=")[0].encode("ascii", "ignore").translate(_ONE_ALPHABET, _NO_DIGITS)
     digits = digits[: len(digits) - (len(digits) % 4 == 1)]  # a single digit is not a whole byte

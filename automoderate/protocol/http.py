@@ -74,7 +74,7 @@ class HttpServer:
         self._outbox = outbox
         self.timers: Timers[Connection] = Timers()
         self.connections: set[Connection] = set()
-        """Those that speak HTTP, and WebSockets that close: between the two a WebSocket belongs to its session."""
+        """Connections that speak HTTP, and WebSockets that close: in between a WebSocket belongs to its session."""
         self.finished: deque[Connection] = deque()
         """Connections on which the next request is already waiting."""
         self.abandoned: deque[tuple[Connection, ConnectionState, Session | None]] = deque()

@@ -97,7 +97,7 @@ class SocketIOServer(Layer[EngineIOEvent]):
         self._state_of: dict[Session, _SocketIOSession] = {}
         self._timers: Timers[Session] = Timers()
         self._waiting: Unfinished[Session] = Unfinished(config.max_pending, _say_too_many)
-        """Those that have not been let into a namespace yet."""
+        """Sessions that have not been let into a namespace yet."""
         self._events: deque[SocketIOEvent] = deque()
         self._now = float("-inf")
 

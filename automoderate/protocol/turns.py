@@ -35,16 +35,17 @@ much, and those that wait in the line as much again."""
 WORD: Final = 4096
 """Bytes of a word: the head of a handshake with its cookies is one, and an event that somebody has typed."""
 
+# What inputs cost, in units.
 REQUEST: Final = 16
-"""A request that has little in it, with its answer,"""
+"""A request that has little in it, with its answer."""
 CHUNK: Final = 2
-"""a piece of its body,"""
+"""A piece of a request's body."""
 FRAME: Final = 1
-"""a frame of a WebSocket,"""
+"""A frame of a WebSocket."""
 PACKET: Final = 1
-"""a packet of Engine.IO,"""
+"""A packet of Engine.IO."""
 MESSAGE: Final = 3
-"""and, besides, one that has a packet of Socket.IO in it."""
+"""A packet of Socket.IO, besides the packet of Engine.IO that it is in."""
 
 
 def of_bytes(size: int) -> int:
@@ -73,13 +74,13 @@ class InputTurns:
         self._work = work
         self._allowance = PER_TURN
         self._words: deque[Connection] = deque()
-        """The line of those that say a word on a WebSocket,"""
+        """The line of connections that say a word on a WebSocket."""
         self._requests: deque[Connection] = deque()
-        """of those whose word is a request,"""
+        """The line of connections whose word is a request."""
         self._others: deque[Connection] = deque()
-        """and of the others."""
+        """The line of all other connections."""
         self._waiting: set[Connection] = set()
-        """Those in any of them."""
+        """The connections in any line."""
         self._paused: set[Connection] = set()
 
     @property

@@ -13,9 +13,9 @@ from automoderate.protocol.proxies import visitor
 __all__ = ["LARGE", "MAX_LARGE", "Large", "Unfinished"]
 
 LARGE = 64 * 1024
-"""Bytes that have arrived of a body or a message, from which on it counts for its visitor until it is complete,"""
+"""Bytes of a body or a message from which on it counts as large, until it is complete."""
 MAX_LARGE = 100
-"""and how many such one visitor may have: a hundred megabytes by default."""
+"""Large bodies and messages that one visitor may have under way: a hundred megabytes by default."""
 
 ItemT = TypeVar("ItemT", bound=Hashable)
 

@@ -60,9 +60,9 @@ class _Parser(Protocol):
     skipping = False
     """That frame came behind our close frame, and means nothing."""
     fragments: bytearray | None = None
-    """What has arrived of a message in fragments,"""
+    """What has arrived of a message in fragments."""
     text = False
-    """which is text."""
+    """Whether that message is text."""
     _frames = 0  # of the message that is under way
 
     def recv_frame(self, frame: Frame) -> None:
