@@ -125,7 +125,7 @@ class RedisBackplane:
     def publish_all(
         self, project_id: str, events: Sequence[tuple[str, str]], traces: Sequence[str] = ()
     ) -> Future[Sequence[str]]:
-        """The same with several events, each with its data: either all of them are in the stream, or none."""
+        """Append several events, each with its data: either all of them are in the stream, or none."""
         return self._writer.publish_all(project_id, events, traces)
 
     @property

@@ -34,7 +34,7 @@ class Direct:
         self._waiting: Any = None
 
     def send(self, data: bytes) -> int:
-        """How many bytes were sent: none where it cannot take any, or is not as quiet as one that nobody has asked."""
+        """How many bytes were sent: none where the connection takes none, or has an answer that was not read."""
         if self._poll.poll(0):
             return 0
         try:
@@ -83,7 +83,7 @@ class Direct:
 
 
 def direct(connection: Any) -> Direct | None:
-    """The same connection of redis-py's directly; None where that cannot be: TLS, another parser, no ``poll``."""
+    """A connection of redis-py's, used directly; None where that cannot be: TLS, another parser, no ``poll``."""
     reader = getattr(connection._parser, "_reader", None)  # noqa: SLF001 - hiredis, where it is installed
     sock = connection._sock  # noqa: SLF001
     if reader is None or sock is None or hasattr(sock, "pending") or not hasattr(real(select), "poll"):

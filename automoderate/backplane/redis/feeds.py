@@ -32,7 +32,7 @@ class Feed:
 
 
 class Feeds:
-    """All of them. Thread-safe, and never blocks."""
+    """All followed projects. Thread-safe, and never blocks."""
 
     def __init__(self) -> None:
         self._lock: threading.Lock = real(threading).Lock()
@@ -88,17 +88,17 @@ class Feeds:
     # For the thread that reads
 
     def current(self) -> list[Feed]:
-        """All that are to be read."""
+        """All feeds that are to be read."""
         with self._lock:
             return [feed for feed in self._feeds.values() if feed.position is not None]
 
     def one(self, key: bytes) -> Feed | None:
-        """The one of this stream, if that is to be read."""
+        """The feed of this stream, if it is to be read."""
         feed = self._feeds.get(key)
         return None if feed is None or feed.position is None else feed
 
     def among(self, keys: Iterable[bytes]) -> list[Feed]:
-        """Those of these streams that are to be read."""
+        """The feeds among these streams that are to be read."""
         with self._lock:
             found = (self._feeds.get(key) for key in keys)
             return [feed for feed in found if feed is not None and feed.position is not None]

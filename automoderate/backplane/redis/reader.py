@@ -17,7 +17,7 @@ of the project's history ended, so that what is read here continues exactly ther
   connection, which is a reconnection like any other.
 - What is told the server's loop hears by itself, which saves the waking of this thread. The thread rests meanwhile, and
   the loop touches what is its own; only one of them does at any time. The thread takes over where something has to be
-  read, and each second to look at what nobody told of.
+  read, and each second to look at streams of which no message came.
 - A key that holds something else than a stream has no position any more: its project is lost, and no other. Who comes
   back is refused, by the reading of the history, until there is a stream again.
 """

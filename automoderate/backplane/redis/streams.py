@@ -48,7 +48,7 @@ class Streams:
         return found, refused
 
     def without(self, positions: Mapping[bytes, str]) -> set[bytes]:
-        """Those of these streams in which there is no entry at their position, or that are none."""
+        """Which of these keys have no entry at their position, or hold no stream."""
         missing: set[bytes] = set()
         pairs = list(positions.items())
         for start in range(0, len(pairs), GROUP):

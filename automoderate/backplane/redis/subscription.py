@@ -105,7 +105,7 @@ class Subscription:
         return None if self._link.has_more() is not False else self._link.direct
 
     def take(self, direct: Direct) -> tuple[set[bytes], list[tuple[bytes, bytes]]]:
-        """As ``hear``, without waiting."""
+        """What ``hear`` returns, of what has come by now: nothing is waited for."""
         found: set[bytes] = set()
         said: list[tuple[bytes, bytes]] = []
         direct.receive()

@@ -97,7 +97,7 @@ class Writer:
     def publish_all(
         self, project_id: str, events: Sequence[tuple[str, str]], traces: Sequence[str] = ()
     ) -> Future[Any]:
-        """The same with several: all of them are appended, or none. The future has their ids, in order."""
+        """Append several updates: all of them, or none. The future has their ids, in order."""
         size = sum(len(_checked(project_id, event, text)) for event, text in events)
         command = add_all(project_id, events, self._entries, int(self._max_age), traces)
         return self._put((command,), stream(project_id), size)
@@ -225,7 +225,7 @@ class Writer:
         return self._all_settled(batch, refusals, wrote=bool(batch or beats))
 
     def _answered(self, item: Item, unsent: bytes) -> bool:
-        """The same for an item that was sent by who published it, all but a rest."""
+        """Settle an item that its publisher has sent, but for the ``unsent`` rest; False: it is to be tried again."""
         item.unsent = None
         if unsent:
             self._link.send_packed(unsent)
@@ -236,7 +236,7 @@ class Writer:
         return self._all_settled([item], [self._settle(item, answer, alone=True)], wrote=True)
 
     def _settle_quickly(self, item: Item, direct: Direct) -> bool:
-        """The same where Redis has taken it and all is well; an answer that says otherwise is for ``_answered``."""
+        """Settle an item that its publisher has sent and Redis has taken; False: the answer is for ``_answered``."""
         try:
             direct.receive()
             answer = direct.answer()
@@ -290,7 +290,7 @@ class Writer:
         return answer if meaning in (Concern.ELSEWHERE, Concern.WRITES) else None
 
     def _beaten(self, answers: Sequence[Any]) -> redis.ResponseError | None:
-        """The same of the heartbeat, where there was a beat."""
+        """Note what Redis answered to a beat, if there was one; returns why Redis takes nothing at all."""
         if self._heartbeat is None or not answers:
             return None
         refusal = self._heartbeat.answered(answers)
