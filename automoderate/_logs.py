@@ -23,13 +23,12 @@ TEXT, JSON = "text", "json"
 FIELDS = ("sid", "user", "project", "reason", "address", "worker")
 """What a line may say besides its event. There is none for cookies, keys or content, which stay out of the log."""
 
-
 LINES, MINUTE = 100, 60.0
-"""So many lines of one kind are written within so many seconds, where strangers bring them about."""
+"""Lines of one kind that strangers can bring about, and the seconds within which no more of them are written."""
 
 
 class Sparingly:
-    """Writes what strangers can bring about as often as they like: so that they do not fill the log.
+    """Writes lines that strangers can bring about as often as they like, so that strangers cannot fill the log.
 
     From any threads: a line too many or too few does no harm.
     """

@@ -80,7 +80,7 @@ class Bell:
 
     def ring(self) -> None:
         """Have who waits for ``sock`` come back."""
-        with contextlib.suppress(OSError):  # it has been rung often enough, or nobody is there any more
+        with contextlib.suppress(OSError):  # it has been rung often enough, or is closed
             self._rope.send(b"!")
 
     def hush(self) -> None:
@@ -89,7 +89,7 @@ class Bell:
             self.sock.recv(4096)
 
     def close(self) -> None:
-        """Nobody waits for it any more."""
+        """Let go of both ends; no thread waits for it any more."""
         self.sock.close()
         self._rope.close()
 
@@ -168,7 +168,10 @@ class Inbox:
         self._put(call, lambda _: None)
 
     def submit(self, call: Callable[[float], T | Future[T]]) -> Future[T]:
-        """The same, with a future for the result; where that is a future itself, for what comes of that one."""
+        """Run ``call(now)`` on the runtime's thread; the future has its result.
+
+        Where the call returns a future itself, it has what comes of that one.
+        """
         future: Future[T] = real_future()
 
         def run(now: float) -> None:

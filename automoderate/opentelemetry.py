@@ -33,7 +33,7 @@ class OpenTelemetrySpan:
 
     @property
     def traceparent(self) -> str:
-        """Of this span."""
+        """The traceparent of this span."""
         carrier: dict[str, str] = {}
         _PROPAGATOR.inject(carrier, trace.set_span_in_context(self.span, Context()))
         return carrier["traceparent"]

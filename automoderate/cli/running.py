@@ -24,10 +24,11 @@ def ask_server(
     method: str, base: str, path: str, secret_key: str, *, timeout: float,
     found: Callable[[requests.Response], T | None], **more: Any,
 ) -> T:  # fmt: skip
-    """What is ``found`` in the server's answer, which is None for any other answer; ``more`` is for requests.
+    """Ask a running server; returns what ``found`` makes of its answer.
 
-    Raises Unavailable where nothing answers within so many seconds, and click.ClickException, which says why, where
-    nothing is found.
+    ``found`` returns None for an answer that is no success. ``timeout`` is in seconds, and ``more`` is handed to
+    ``requests.request``. Raises Unavailable where no server answers in time, and click.ClickException, which says why,
+    where no answer is a success.
     """
     headers = {"Authorization": f"Bearer {control.sign(secret_key)}"}
     statuses: list[int] = []

@@ -35,7 +35,7 @@ class _Found:
     problem: str | None = None
 
     def only(self, name: str) -> _Found:
-        """The same of one node."""
+        """What was found out about one node."""
         here = [[node for node in some if node.get("node") == name] for some in (self.nodes, self.silent)]
         if not any(here):
             known = ", ".join(sorted(str(node.get("node")) for node in (*self.nodes, *self.silent)))

@@ -234,7 +234,7 @@ class HttpPublisher:
 
 
 def _in_time(batch: list[_Unsent], error: str) -> list[_Unsent]:
-    """Those whose time is not over; the others have failed."""
+    """The items whose time is not over; the others are failed here."""
     now = time.monotonic()
     _fail([item for item in batch if item.expires <= now], error)
     return [item for item in batch if item.expires > now]

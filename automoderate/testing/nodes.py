@@ -73,7 +73,7 @@ class Nodes:
         return self.publish_text(project_id, event, Server.encode(data))
 
     def publish_text(self, project_id: str, event: str, text: str, trace: str | None = None) -> str:
-        """The same with data that was encoded."""
+        """Publish an event whose data was encoded before; returns the update's ``event_id``."""
         update = self._shared.publish(project_id, event, text, trace)
         for backplane in self.backplanes:
             backplane.hear(update)

@@ -400,12 +400,12 @@ class Script:
             self.shout(b"%d %s\n" % (number, b"x" * 1000))
 
     def do_pause(self, line: Line, _text: bytes, _now: float) -> None:
-        """Hear no more of this peer,"""
+        """Hear no more of this peer until another asks to ``resume``."""
         self.say(line, b"paused")
         self._outputs.append(PauseReading(line.itself))
 
     def do_resume(self, _line: Line, _text: bytes, _now: float) -> None:
-        """until another says so."""
+        """Hear every peer again."""
         self._outputs += [ResumeReading(line.itself) for line in self.lines]
 
     def do_hold(self, line: Line, _text: bytes, _now: float) -> None:
