@@ -190,9 +190,11 @@ MODULES = {module_name(path): path for path in modules("")}
 
 def imported(path: Path) -> set[str]:
     """The files of ours that a file imports: for ``from package import name`` the module of that name, where it is one,
-    else the package."""
-    found = set()
+    else the package. A text such as ``"package.module:name"`` imports, too."""
+    found = set[str]()
     for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and re.fullmatch(r"automoderate\.[\w.]+:\w+", str(node.value)):
+            found.add(str(node.value).partition(":")[0])
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -263,6 +265,10 @@ def imports_by_name(path: Path) -> bool:
         if words & set(names):
             return True
     return False
+
+
+def test_each_part_of_the_house_is_in_a_layer() -> None:
+    assert {part_of(name) for name in MODULES} == set(LEVEL)
 
 
 def test_few_files_import_what_no_syntax_tree_shows() -> None:

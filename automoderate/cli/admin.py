@@ -16,8 +16,8 @@ import attrs
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from automoderate.cli import Unavailable, WrongUsage, load_settings, settings_options
 from automoderate.cli.announce import Announcer, announce, announcer
+from automoderate.cli.common import Unavailable, WrongUsage, load_settings, settings_options
 from automoderate.cli.login import has_terminal
 from automoderate.cli.running import DEFAULT_URL
 from automoderate.core.hub import AccessChanged, LoggedOut

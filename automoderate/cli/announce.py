@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 from attrs import frozen
 
-from automoderate.cli import Unavailable, WrongUsage
+from automoderate.cli.common import Unavailable, WrongUsage
 from automoderate.cli.running import ask_server
 from automoderate.core.hub import AccessChanged, LoggedOut
 from automoderate.notifier.http import check_url

@@ -23,7 +23,7 @@ from werkzeug.security import generate_password_hash
 
 from automoderate import _logs, adapters
 from automoderate.adapters.runtime import Handle
-from automoderate.cli import Unavailable, WrongUsage, program
+from automoderate.cli.common import Unavailable, WrongUsage, program
 from automoderate.directory.database import Database
 from automoderate.directory.tables import ApiKey, Project, ProjectMember, User
 from automoderate.notifier import WebSocketNotifier

@@ -14,7 +14,7 @@ import click
 import requests
 from attrs import define, field
 
-from automoderate.cli import Unavailable, WrongUsage
+from automoderate.cli.common import Unavailable, WrongUsage
 from automoderate.cli.running import DEFAULT_URL
 from automoderate.notifier.http import check_url, reason, shown_url
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from automoderate import update_payloads
-from automoderate.cli import Unavailable, WrongUsage
+from automoderate.cli.common import Unavailable, WrongUsage
 from automoderate.cli.running import DEFAULT_URL
 from automoderate.notifier.http import PublishingApi, Refused, Unreachable, check_api_key
 

@@ -9,7 +9,7 @@ import click
 import requests
 
 from automoderate import control
-from automoderate.cli import Unavailable
+from automoderate.cli.common import Unavailable
 from automoderate.notifier.http import reason, shown_url
 
 __all__ = ["DEFAULT_URL", "ask_server"]

@@ -13,7 +13,7 @@ import click
 
 from automoderate import _logs
 from automoderate._listening import passed_sockets
-from automoderate.cli import Unavailable, load_settings, settings_options
+from automoderate.cli.common import Unavailable, load_settings, settings_options
 from automoderate.settings import OPTIONS, Loaded
 
 

@@ -26,7 +26,7 @@ import requests
 import socketio
 from attrs import define, field, frozen
 
-from automoderate.cli import Unavailable, WrongUsage
+from automoderate.cli.common import Unavailable, WrongUsage
 from automoderate.cli.login import TIMEOUT, cookies, credentials, log_in, login_options
 from automoderate.core.hub import parse_event_id
 from automoderate.notifier.http import check_url, shown_url

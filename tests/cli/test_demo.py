@@ -22,7 +22,7 @@ import requests
 from click.testing import CliRunner
 
 from automoderate import control, update_payloads
-from automoderate.cli import program
+from automoderate.cli.common import program
 from automoderate.cli.demo import DemoData, Pipeline, demo, describe
 from automoderate.cli.login import log_in
 from automoderate.directory import accounts
