@@ -38,7 +38,12 @@ from automoderate.directory.urls import InvalidDatabaseURL
 from automoderate.integrations.commits import CommitListener
 from automoderate.integrations.flask_database import database_url
 from automoderate.integrations.flask_socketio import take_over
-from automoderate.integrations.wsgi_target import CannotLoad, flask_within, load_application
+from automoderate.integrations.wsgi_target import (
+    CannotLoad,
+    flask_within,
+    load_application,
+    look_in_working_directory,
+)
 from automoderate.metrics import exposition
 from automoderate.protocol.config import Config
 from automoderate.protocol.files import StaticFile
@@ -369,6 +374,8 @@ def _announce_logouts(app: Flask, realtime: Realtime) -> None:
 
 
 def _load_adapter(settings: Settings) -> ModuleType:
+    if settings.adapter not in adapters.names():
+        look_in_working_directory()
     try:
         return adapters.load(settings.adapter)
     except (adapters.MissingExtra, ValueError) as error:

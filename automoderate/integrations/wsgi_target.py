@@ -73,9 +73,7 @@ def _path(node: ast.expr) -> tuple[str, ...]:
 def load_application(name: str) -> WSGIApplication:
     """Import the application, or have its factory make it. Raises :exc:`CannotLoad`."""
     target = parse_target(name)
-    # As for any server of WSGI applications, the working directory is where they are.
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    look_in_working_directory()
     try:
         found: Any = importlib.import_module(target.module)
         for attribute in target.path:
@@ -94,6 +92,12 @@ def load_application(name: str) -> WSGIApplication:
         raise CannotLoad(f"cannot serve {name}: it takes no WSGI request; a factory is called, as in {name}()")
     application: WSGIApplication = found
     return application
+
+
+def look_in_working_directory() -> None:
+    """Let Python find modules in the working directory too, as every server of WSGI applications does."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
 
 
 def flask_within(application: WSGIApplication | None) -> Flask | None:

@@ -91,6 +91,18 @@ def test_an_application_that_patches_the_process_may_be_mounted(tmp_path: Path) 
         assert requests.get(f"{url}/realtime/health", timeout=PATIENCE).ok
 
 
+def test_an_adapter_of_ones_own_is_found_in_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "adapter.py").write_text("def run(driver, options, **more): ...\n")
+    run = subprocess.run(
+        # -P: as for the script that pip installs, the working directory is not where Python looks by itself.
+        [sys.executable, "-P", "-W", "error", "-c", COMMAND, "serve", "--check-config", "--adapter", "mine.adapter"],
+        capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE,
+        env=os.environ | {"SECRET_KEY": "a secret for these tests", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("arguments", [["serve"], ["serve", "--check-config"], ["demo"]])
 @pytest.mark.parametrize("runtime", ["trio", "eventlet"])
 def test_a_missing_runtime_is_one_line_that_names_the_command(
