@@ -478,6 +478,12 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], config: str |
         del values["database_url"]
         sources["database_url"] = "default"
     settings = Settings(**values)
+    _check_together(settings, sources)
+    return Loaded(settings, sources)
+
+
+def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
+    """Raise :exc:`SettingsError` for an option that does not go with another one, or lacks one."""
     if settings.workers > 1 and settings.redis_url is None:
         raise SettingsError(
             f"workers {settings.workers} (from {sources['workers']}): several processes share updates through Redis; "
@@ -503,7 +509,6 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], config: str |
             f"redis_channel {settings.redis_channel} (from {sources['redis_channel']}): needs the Redis that it is in; "
             "set --redis-url"
         )
-    return Loaded(settings, sources)
 
 
 def _find(
