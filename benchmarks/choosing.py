@@ -89,7 +89,7 @@ def also(ours: Sequence[Contender], checkouts: Sequence[Path]) -> list[Contender
 
 
 def present(contenders: Sequence[Contender]) -> tuple[list[Contender], list[str]]:
-    """Those that can run here, and why the others cannot."""
+    """The contenders that can run here, and why the others cannot."""
     missing = {contender.name: contender.missing() for contender in contenders}
     notes = [f"{c.title} is left out: {missing[c.name]}" for c in contenders if missing[c.name]]
     return [contender for contender in contenders if not missing[contender.name]], notes

@@ -74,7 +74,7 @@ class Measured:
 
 @frozen
 class CaughtUp(Measured):
-    """The same, though everybody was cut off now and then. ``back`` is from connecting again to having caught up."""
+    """What members measured that were cut off now and then. ``back`` is from connecting again to having caught up."""
 
     cuts: int
     replayed: int
@@ -110,7 +110,7 @@ class Heard:
 
 @frozen
 class Posted(Heard):
-    """The same, posted by the load generator itself; ``answer`` is how long it waited for each answer."""
+    """What members heard of updates that the load generator posted; ``answer`` is how long each answer took."""
 
     posted: int
     answer: Delays

@@ -37,7 +37,7 @@ def measure(site: Site, scenario: Scenario, seconds: float) -> dict[str, Any]:
 
 
 def measure_at_rate(site: Site, scenario: Scenario, seconds: float) -> dict[str, Any]:
-    """The same at a fixed rate, whatever the server could do: what waits leaves together."""
+    """The figures of one run at a fixed rate, whatever the server could do: what waits leaves together."""
     assert scenario.rate is not None
     return _figures(site, scenario, max(1, round(scenario.rate * seconds)))
 

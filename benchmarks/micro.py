@@ -144,7 +144,7 @@ def encode_with_the_codecs() -> bytes:
 
 
 def encode_fast() -> bytes:
-    """The same by the path that updates take: JSON where it is published, the rest by concatenation."""
+    """The frame of an update by the path that updates take: JSON where it is published, the rest by concatenation."""
     return text_frame(event_packet(EVENT, hub.stamped(object_text(DATA), "1768473000001-1")))
 
 
@@ -291,7 +291,7 @@ def broadcast(members: int) -> Callable[[], object]:
 
 
 def broadcast_beside(wishes: Mapping[str, object], written: int) -> Callable[[], object]:
-    """The same to a hundred, and ten more who have joined with wishes; so many of all are written to."""
+    """An update to a hundred members and ten more who have joined with ``wishes``; ``written`` of all get it."""
     loop = Loop()
     for _ in range(100):
         loop.open_member()
@@ -327,7 +327,7 @@ def broadcast_traced() -> Callable[[], object]:
 
 @cache  # making them takes seconds
 def broadcast_to_many_rooms() -> Callable[[], object]:
-    """The same to rooms of one in turn: whatever belongs to a room is long out of the processor's caches."""
+    """Updates to many rooms of one in turn: whatever belongs to a room is long out of the processor's caches."""
     projects = [project_id(number) for number in range(MANY)]
     loop = Loop(projects)
     for project in projects:

@@ -72,5 +72,5 @@ def measure_notifier(site: Site, world: World) -> dict[str, Any]:
 
 
 def _source(site: Site) -> tuple[str, ...]:
-    """The same checkout as the server's."""
+    """The option by which a client program is taken from the server's checkout."""
     return ("--source", str(site.contender.source)) if site.contender.source else ()

@@ -86,7 +86,7 @@ class Publisher:
         return len(received)
 
     def _forget_receipts(self) -> None:
-        """Those of the last command, of which not all were waited for."""
+        """Read off the receipts of the last command, of which not all were waited for."""
         os.set_blocking(self.receipts, False)
         try:
             os.read(self.receipts, MANY)

@@ -20,7 +20,7 @@ from benchmarks.site import Cores, Site
 from benchmarks.worlds import Worlds
 
 WORTH_A_NOTE = ("publish", "polling", "jitter")
-"""That somebody is not measured there; a notifier and a window are ours alone."""
+"""Kinds of which a note says that a server is not measured there; a notifier and a window are ours alone."""
 
 
 @define(eq=False)
@@ -75,7 +75,7 @@ class Run:
             self._close(name)
 
     def _possible(self, scenarios: Sequence[Scenario]) -> list[Scenario]:
-        """Those for which there is what they need; whose lack of something is told is noted."""
+        """The scenarios for which there is what they need; a note says what others lack."""
         missing = self.worlds.missing(scenarios[0].variant)
         if missing is None and native.missing() is not None:
             needing = [scenario for scenario in scenarios if scenario.kind in NATIVE_KINDS]
@@ -188,7 +188,7 @@ class Run:
         self.progress.end(f"{what}: {_in_short(figures)}")
 
     def _figures(self, site: Site, scenario: Scenario, *, first: bool) -> dict[str, Any]:
-        """Those of one run."""
+        """The figures of one run."""
         world, seconds = self.worlds.of(scenario.variant), self.budget.lasts(scenario)
         match scenario.kind:
             case "storm":

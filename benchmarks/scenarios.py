@@ -12,7 +12,7 @@ Kind = Literal[
     "storm", "jitter", "window", "hostile",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind != "hostile")
-"""Those of :mod:`benchmarks.fanout`."""
+"""The kinds that :mod:`benchmarks.fanout` measures."""
 Variant = Literal["", "polling", "recovery", "postgresql"]
 
 STARTING_KINDS: tuple[Kind, ...] = ("connect", "memory")
@@ -149,8 +149,8 @@ def delay(members: int, rooms: int, rate: float = 50.0) -> Scenario:
 
 
 def chosen(scenarios: Iterable[Scenario], words: Sequence[str], *, quick: bool = False) -> list[Scenario]:
-    """Those with one of these names or kinds; where there are no words the standard ones, for a ``quick`` look those of
-    them that take little time. ``ValueError`` for a word that is neither."""
+    """The scenarios with one of these names or kinds; without ``words`` the standard ones, for a ``quick`` look the
+    standard ones that take little time. ``ValueError`` for a word that is neither name nor kind."""
     found = list(scenarios)
     known = {scenario.name for scenario in found} | set(KINDS)
     for word in words:
@@ -162,7 +162,7 @@ def chosen(scenarios: Iterable[Scenario], words: Sequence[str], *, quick: bool =
 
 
 def fitted(scenarios: Iterable[Scenario], descriptors: int) -> tuple[list[Scenario], list[str]]:
-    """The same with as many members as there may be sockets, and what was made smaller, in words."""
+    """The scenarios with as many members as there may be sockets, and what was made smaller, in words."""
     most = descriptors - 200  # a server has other files open too
     notes = [
         f"{s.name} has {max(s.rooms, most):,} members: there may be only {descriptors:,} open files (ulimit -n)"

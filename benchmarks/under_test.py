@@ -50,7 +50,7 @@ class Publish:
             yield min(self.batch, self.updates - start)
 
     def due(self, begin: float) -> Iterator[tuple[float, int]]:
-        """The same with the time at which each batch leaves, counted from ``begin``; for a command with a rate."""
+        """When each batch leaves, counted from ``begin``, and its size; for a command with a rate."""
         assert self.rate is not None
         for number, size in enumerate(self.batches()):
             yield begin + number * self.batch / self.rate, size

@@ -138,7 +138,7 @@ def _content_fields() -> Schema:
 
 
 def _stamped(description: str, fields: str, **required: Schema) -> Schema:
-    """The same as it is received: with the id that the server has given it."""
+    """An update as it is received: with the id that the server has given it."""
     keys = {**required, "event_id": ref("EventId")}
     return {
         "description": description,

@@ -114,11 +114,11 @@ INPUTS = (
     Input("event-objects", "one event of {}s", "websocket", lambda: _event(json.dumps({}))),
     Input("event-nested", "one event of nested objects", "websocket", lambda: _event(_nested())),
 )  # fmt: skip
-"""Of a megabyte each."""
+"""Inputs of a megabyte each."""
 MANY = (
     Input("silent", "sessions that never connect", "silence", lambda: b""),
     Input("slow-headers", "headers of a byte a second", "raw",
           lambda: request(f"{PATH}polling", b"a: b\r\n" * 100), slow=True),
     Input("slow-bodies", "bodies of a byte a second", "post", lambda: packets("6")[:10_000], slow=True),
 )  # fmt: skip
-"""That are many instead of large."""
+"""Inputs that are many instead of large."""

@@ -264,7 +264,7 @@ class Line:
 
     @property
     def itself(self) -> Connection:
-        """The same, for outputs, which are typed for the real protocol's connections."""
+        """This line as outputs take it, which are typed for the real protocol's connections."""
         return cast(Connection, self)
 
 

@@ -87,7 +87,7 @@ class Cable:
         self._before[word] = call
 
     def answered(self, word: bytes, call: Callable[[], object]) -> None:
-        """The same before an answer reaches a client that has said ``word``."""
+        """From now on call this each time before an answer reaches a client that has said ``word``."""
         self._answered[word] = call
 
     def let(self, word: bytes) -> None:

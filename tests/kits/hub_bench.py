@@ -58,7 +58,7 @@ def joined(project: str = "p", last: str = ORIGIN, **more: Any) -> dict[str, Any
 
 
 def of_type(effects: Sequence[Effect], kind: type[Any] | UnionType) -> list[Any]:
-    """Those of the effects."""
+    """The effects of this kind."""
     return [effect for effect in effects if isinstance(effect, kind)]
 
 

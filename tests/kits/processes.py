@@ -82,7 +82,7 @@ class Process:
         assert self.try_to_start(processes), self.log
 
     def try_to_start(self, processes: int = 1) -> bool:
-        """The same; False where it ended instead."""
+        """Start it and wait until that many processes listen; False where it ended instead."""
         before = len(self.log)
         process = self.launch()
         until(lambda: self.log[before:].count("listening on") >= processes or process.poll() is not None)
@@ -98,7 +98,7 @@ class Process:
         return self._process
 
     def try_again(self) -> subprocess.CompletedProcess[str]:
-        """The same command beside the one that runs, to its end."""
+        """Run the command once more beside the one that runs, to its end."""
         return subprocess.run(
             self.command, cwd=self.folder, stdin=subprocess.DEVNULL, env=self.environment,
             capture_output=True, text=True, timeout=PATIENCE, check=False,
