@@ -451,7 +451,7 @@ def test_a_subscription_that_is_dead_is_noticed(
     until(lambda: node.numbers == [1])
 
 
-def test_a_node_that_has_not_subscribed_is_deaf(new_node: NewNode, cable: Cable, server: RedisServer) -> None:
+def test_a_node_that_has_not_subscribed_is_cut_off(new_node: NewNode, cable: Cable, server: RedisServer) -> None:
     node = new_node()
     assert "backplane_channel_messages_total" not in node.backplane.stats()
     cable.before(SUBSCRIBE, refuse)

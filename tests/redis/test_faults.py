@@ -242,7 +242,7 @@ def beat(ago: float = 0.0) -> bytes:
     return f"beat {time.monotonic() - ago!r}".encode()
 
 
-def test_silence_is_deafness() -> None:
+def test_a_silent_node_is_cut_off() -> None:
     heartbeat = redis_heartbeat.Heartbeat("node")
     assert not heartbeat.hearing
     assert heartbeat.lag == 1e9
@@ -264,7 +264,7 @@ def test_what_others_say_on_its_channel_is_no_beat(said: bytes) -> None:
     assert not heartbeat.hearing
 
 
-def test_a_beat_that_is_taken_and_not_read_is_deafness_and_one_that_is_not_taken_is_not(
+def test_a_beat_that_is_taken_and_not_read_cuts_a_node_off_and_one_that_is_not_taken_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     heartbeat = redis_heartbeat.Heartbeat("node")
