@@ -368,7 +368,7 @@ class Settings:
     ping_interval: float = option(25.0, _seconds(), "Between two heartbeats of a client.", metavar="SECONDS")
     ping_timeout: float = option(20.0, _seconds(), "A client may take this long to answer one.", metavar="SECONDS")
     connect_timeout: float = option(
-        45.0, _seconds(), "A connection that does not say what it wants ends after this time.", metavar="SECONDS"
+        45.0, _seconds(), "A session whose client is not let into the namespace by then ends.", metavar="SECONDS"
     )
     max_payload: int = option(
         1_000_000, _integer(1, 1 << 30), "The largest message taken from a client.", metavar="BYTES"
