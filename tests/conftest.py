@@ -10,23 +10,27 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import hypothesis
 import pytest
 from attrs import Factory, define
+from werkzeug.security import generate_password_hash
 
 from automoderate import adapters
 from automoderate._logs import LastingLogger
+from automoderate.directory import accounts
 from kits.postgresql_server import PostgreSQL
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--seeds", type=int, default=3, help="how many seeds the simulation runs with")
+    parser.addoption("--seeds", type=int, default=1, help="how many seeds the simulation runs with")
     parser.addoption("--first-seed", type=int, default=1, help="the first of them: the one a failing run printed")
-    parser.addoption("--soak-seconds", type=float, default=30.0, help="how long the fault run breaks things")
+    parser.addoption("--soak-seconds", type=float, default=15.0, help="how long the fault run breaks things")
     parser.addoption("--soak-seed", type=int, help="its seed: the one a failing run printed; otherwise any")
     parser.addoption(
         "--adapter", choices=adapters.names(), default="asyncio", help="what tests that need one server find it on"
@@ -193,6 +197,14 @@ def scripted_api() -> Iterator[ScriptedApi]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_passwords() -> Iterator[None]:
+    """To hash a password takes a tenth of a second, on purpose; hundreds of tests that make users have no use for that."""
+    cheap = partial(generate_password_hash, method="pbkdf2:sha256:1")
+    with mock.patch.object(accounts, "generate_password_hash", cheap):
+        yield
 
 
 @pytest.fixture(autouse=True)
