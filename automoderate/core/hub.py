@@ -757,7 +757,7 @@ class _ProjectRoom:
     filtered: dict[frozenset[str], set[str]] = field(factory=dict)
     """The sids that receive some statuses only, by which those are."""
     keeping: dict[str, _Membership] = field(factory=dict)
-    """Those for which updates are kept: catching up, waiting, or held."""
+    """Those for which updates are kept: catching up, waiting or held, or recalling more statuses than they are sent."""
     inside: int = 0
     """How many members there are."""
     presence: _Presence | None = None
@@ -1399,8 +1399,11 @@ class Hub:
     def _join_late(self, membership: _Membership, request: _ClientRequest, now: float) -> Iterator[Effect]:
         """The same when the history is being read already, which is read again where this one wants more of it."""
         membership.requests += (request,)
-        if membership.after is None and request.recent > membership.recent:
-            membership.recent = request.recent
+        wants_more = request.recent > membership.recent
+        if membership.state is RoomState.RECALLING and self._keep_others(membership):
+            wants_more = True  # what was published since it is being read was not kept
+        if membership.after is None and wants_more:
+            membership.recent = max(request.recent, membership.recent)
             if membership.state is RoomState.WAITING:
                 membership.state = RoomState.CATCHING_UP
                 membership.history = None
@@ -1445,25 +1448,51 @@ class Hub:
         membership.recent = max(request.recent for request in membership.requests)
         if membership.recent:
             membership.state = RoomState.RECALLING
+            self._keep_others(membership)
             yield self._read_history(membership, now)
         else:
-            yield from self._rejoined(membership, now)
+            yield from self._rejoined(membership, self._position(membership), now)
+
+    def _keep_others(self, membership: _Membership) -> bool:
+        """Keep updates for a member that wants statuses it is not sent yet, while it waits; whether that begins."""
+        kept, sid = membership.room.keeping, membership.session.sid
+        if sid in kept or _includes(membership.statuses, membership.requests[-1].statuses):
+            return False
+        kept[sid] = membership
+        return True
+
+    @staticmethod
+    def _position(membership: _Membership) -> _Place:
+        position = membership.room.position
+        assert position is not None, "the position of a room with members is known"
+        return position
 
     @_on_room(Trigger.HISTORY_READ, RoomState.RECALLING)
     def _recalled(self, membership: _Membership, history: History, now: float) -> Iterator[Effect]:
         """Send a member the recent updates up to the room's position; what comes after that arrives live."""
-        position = membership.room.position
-        assert position is not None, "the position of a room with members is known"
+        position, last = self._position(membership), _place(history.last_event_id)
         recent = [update for update in history.updates if _place(update.event_id) <= position]
+        recent += [update for update in membership.buffer if _place(update.event_id) > last]
+        recent = recent[-membership.recent :]
+        begin = _place(recent[0].event_id) if recent else position
+        # What is newer than the history, and of a status that it had chosen before, it has been sent.
+        recent = [
+            update
+            for update in recent
+            if _place(update.event_id) <= last or not _is_chosen(_status_of(update), membership.statuses)
+        ]
+        self._forget_kept(membership)
         yield from _replay(membership.session.sid, recent, membership.requests[-1].statuses)
-        if recent:
-            membership.since = min(membership.since, _place(recent[0].event_id))
-        yield from self._rejoined(membership, now)
+        yield from self._rejoined(membership, begin, now)
 
-    def _rejoined(self, membership: _Membership, now: float) -> Iterator[Effect]:
+    def _rejoined(self, membership: _Membership, begin: _Place, now: float) -> Iterator[Effect]:
+        """Answer a member's joins; it has been given everything after ``begin`` that its newest one chooses."""
         membership.state = RoomState.JOINED
         membership.ticket = 0
         newest = membership.requests[-1]
+        # What it has not chosen before it was not given, so that what was given before says nothing of it.
+        widens = not _includes(membership.statuses, newest.statuses)
+        membership.since = begin if widens else min(membership.since, begin)
         moves = newest.statuses != membership.statuses
         if moves:
             yield from self._leave_room(membership)
@@ -1579,6 +1608,8 @@ class Hub:
     @_on_room(Trigger.ACCESS_CHANGED, RoomState.JOINED, RoomState.REJOINING, RoomState.RECALLING, RoomState.HELD)
     def _suspend(self, membership: _Membership, detail: None, now: float) -> Iterator[Effect]:
         """Keep the updates for a member whose access may have changed; the re-check of its user decides."""
+        if membership.state is not RoomState.HELD:
+            self._forget_kept(membership)
         membership.state = RoomState.HELD
         self._withdraw(membership)
         membership.room.keeping[membership.session.sid] = membership
@@ -1608,9 +1639,7 @@ class Hub:
     # Rooms: answers, and the ways out
 
     def _answer_joins(self, membership: _Membership) -> Iterator[Effect]:
-        room = membership.room
-        position = room.position
-        assert position is not None, "the position of a room with members is known"
+        room, position = membership.room, self._position(membership)
         requests, membership.requests = membership.requests, ()
         for request in requests:
             answer: dict[str, Any] = {"project_id": room.project_id, "room": room.name}
@@ -1648,6 +1677,7 @@ class Hub:
         """Answer a member's second join that could not be checked, or answered; it stays a member."""
         membership.state = RoomState.JOINED
         membership.ticket = 0
+        self._forget_kept(membership)
         yield from self._fail_joins(membership, error)
 
     def _fail_joins(self, membership: _Membership, error: Error) -> Iterator[Effect]:
@@ -2176,6 +2206,11 @@ def _status_of(update: Update) -> str | None:
 def _is_chosen(status: str | None, statuses: frozenset[str] | None) -> bool:
     """Whether a member that asked for these statuses is to be sent an update of this one."""
     return statuses is None or status is None or status in statuses
+
+
+def _includes(statuses: frozenset[str] | None, others: frozenset[str] | None) -> bool:
+    """Whether a member that asks for these statuses is sent all that one is who asks for the others."""
+    return statuses is None or (others is not None and others <= statuses)
 
 
 def _filtered_name(room: _ProjectRoom, statuses: frozenset[str]) -> str:

@@ -22,6 +22,8 @@ from automoderate.core.hub import (
 )
 from kits.hub_bench import HubBench, error, joined, of_type, update
 
+FLAGGED = "flagged:project_p"
+
 
 def recalling(bench: HubBench, recent: int, ack: int | None = None) -> ReadHistory:
     """Let the member ask again with the wish for recent updates, up to where the history is asked for."""
@@ -195,3 +197,71 @@ class TestMembers:
         assert isinstance(read, ReadHistory)
         last: Any = member.read(read)[-1]
         assert last == Acknowledge("s", 1, joined())
+
+
+class TestMembersThatChooseMore:
+    """What is published while the recent updates are read is sent to a member, also where it had not chosen that."""
+
+    @pytest.fixture
+    def chosen(self, live: HubBench) -> HubBench:
+        """A hub whose session ``s`` is a member that asked for what is flagged."""
+        live.join(statuses=["flagged"])
+        return live
+
+    def test_it_is_among_the_recent_ones(self, chosen: HubBench) -> None:
+        read = recalling(chosen, 3)
+        flagged = update(7, status="flagged")
+        assert chosen.publish(update(6, status="approved"), flagged) == [Broadcast(FLAGGED, flagged)]
+        assert chosen.read(read, update(4), update(5)) == [
+            Replay("s", update(5)),
+            Replay("s", update(6, status="approved")),
+            Leave("s", FLAGGED),
+            Emit("s", "joined_project", joined(last="1000-7")),
+            Enter("s", "project_p"),
+        ]
+        (answer,) = chosen.grant(chosen.ask(last_event_id="1000-5"))
+        assert answer == Emit("s", "joined_project", joined(last="1000-7", recovered=True))
+        (answer,) = chosen.grant(chosen.ask(last_event_id="1000-4"))
+        assert answer == Emit("s", "joined_project", joined(last="1000-7", recovered=False))
+
+    def test_where_they_are_more_than_asked_for_the_newest(self, chosen: HubBench) -> None:
+        read = recalling(chosen, 2)
+        newer = [update(number, status="approved") for number in range(6, 9)]
+        assert chosen.publish(*newer) == []
+        assert of_type(chosen.read(read, update(4), update(5)), Replay) == [Replay("s", item) for item in newer[1:]]
+
+    def test_what_is_in_the_history_too_comes_once(self, chosen: HubBench) -> None:
+        read = recalling(chosen, 3)
+        chosen.publish(update(6))
+        assert of_type(chosen.read(read, update(5), update(6)), Replay) == [
+            Replay("s", update(5)), Replay("s", update(6)),
+        ]  # fmt: skip
+
+    def test_a_later_join_that_chooses_more_has_them_read_again(self, chosen: HubBench) -> None:
+        (stale,) = chosen.grant(chosen.ask(recent=2, statuses=["flagged"]))
+        assert isinstance(stale, ReadHistory)
+        chosen.publish(update(1, status="approved"))
+        (read,) = chosen.send("join_project", {"project_id": "p"})
+        assert read == ReadHistory(stale.ticket + 1, "p", None, 2)
+        assert chosen.read(stale) == []
+        assert chosen.send("join_project", {"project_id": "p"}) == []
+        chosen.publish(update(2, status="approved"))
+        effects = chosen.read(ReadHistory(stale.ticket + 1, "p", None, 2), update(1, status="approved"))
+        assert of_type(effects, Replay) == [Replay("s", update(number, status="approved")) for number in (1, 2)]
+        assert len(of_type(effects, Emit)) == 3
+
+    def test_nothing_is_kept_for_it_where_they_cannot_be_read(self, chosen: HubBench) -> None:
+        read = recalling(chosen, 2)
+        chosen.publish(update(1, status="approved"))
+        chosen.give(Failed(read.ticket))
+        (read,) = chosen.grant(chosen.ask(recent=2))  # type: ignore[assignment]
+        assert of_type(chosen.read(read), Replay) == []
+
+    def test_nothing_that_it_had_not_chosen_is_kept_while_it_is_held(self, chosen: HubBench) -> None:
+        recalling(chosen, 2)
+        chosen.publish(update(1, status="approved"))
+        _, recheck = chosen.give(AccessChanged("u"))
+        assert isinstance(recheck, Recheck)
+        chosen.publish(update(2, status="flagged"))
+        effects = chosen.give(Rechecked(recheck.ticket, frozenset({"p"})))
+        assert effects[:2] == [Replay("s", update(2, status="flagged")), Enter("s", FLAGGED)]

@@ -133,3 +133,26 @@ class TestJoining:
         assert member.grant(member.ask())[-1] == Enter("s", "project_p")
         assert rooms(member.publish(update(2, status="approved"))) == ["project_p"]
         assert member.following == [Follow("p")]
+
+    @pytest.mark.parametrize(
+        ("first", "second", "after", "recovered"),
+        [
+            (["flagged"], None, "1000-0", False),
+            (["flagged"], ["flagged", "approved"], "1000-1", False),
+            (["flagged"], ["approved"], "1000-2", True),  # nothing was missed
+            (["flagged", "approved"], ["approved"], "1000-0", True),
+            (None, ["flagged"], "1000-0", True),
+        ],
+    )
+    def test_what_it_had_not_chosen_before_was_not_given_to_it(
+        self, live: HubBench, first: list[str] | None, second: list[str] | None, after: str, recovered: bool
+    ) -> None:
+        once: dict[str, Any] = {} if first is None else {"statuses": first}
+        again: dict[str, Any] = {} if second is None else {"statuses": second}
+        live.join(**once)
+        live.publish(update(1, status="flagged"), update(2, status="approved"))
+        (answer, *_) = of_type(live.grant(live.ask(last_event_id=after, **again)), Emit)
+        assert answer.data == joined(last="1000-2", recovered=recovered)
+        live.publish(update(3, status="approved"))
+        (answer, *_) = of_type(live.grant(live.ask(last_event_id="1000-2", **again)), Emit)
+        assert answer.data == joined(last="1000-3", recovered=True)
