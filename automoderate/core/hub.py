@@ -1630,10 +1630,11 @@ class Hub:
         self._forget_kept(membership)
         yield from _replay(membership.session.sid, kept, membership.statuses)
         yield self._enter_room(membership, membership.statuses)
-        if membership.requests:
+        has_asked_again = bool(membership.requests)
+        membership.state = RoomState.JOINED
+        if has_asked_again:
             yield from self._rejoin(membership, now)
-        else:
-            membership.state = RoomState.JOINED
+        if membership.requests or not has_asked_again:  # its joins, if any, will be answered later, or refused
             yield from self._ask_presence(membership, membership.asks_presence, now)
 
     # Rooms: answers, and the ways out

@@ -20,10 +20,12 @@ from automoderate.core.hub import (
     Ending,
     Enter,
     Error,
+    Failed,
     Identified,
     Identity,
     Leave,
     Limits,
+    ReadHistory,
     Recheck,
     Rechecked,
     Replay,
@@ -234,6 +236,18 @@ class TestChanges:
         enter(watched, "t", "v")
         effects = watched.give(Rechecked(recheck.ticket, frozenset({"p"})))
         assert told(effects, "s") == [("state", {"users": people("u", "v")})]
+
+    def test_who_asked_again_meanwhile_is_told_again_whatever_comes_of_that(self, watched: HubBench) -> None:
+        recheck = watched.give(AccessChanged("u", "p"))[-1]
+        assert isinstance(recheck, Recheck)
+        watched.send("join_project", {"project_id": "p", "recent": 1, "presence": True})
+        enter(watched, "t", "v")
+        effects = watched.give(Rechecked(recheck.ticket, frozenset({"p"})))
+        assert told(effects, "s") == [("state", {"users": people("u", "v")})]
+        (read,) = of_type(effects, ReadHistory)
+        assert watched.give(Failed(read.ticket)) == [Emit("s", "error", error(Error.SERVER_ERROR, "p"))]
+        watched.after(1)
+        assert told(enter(watched, "a", "a")) == [change(joined="a")]
 
     def test_a_session_that_is_dropped_while_it_waits_leaves(self) -> None:
         bench = HubBench(Limits(max_catch_up=0))
