@@ -1779,7 +1779,7 @@ class Hub:
             if is_first and self.other_nodes:
                 presence.asks = presence.report_all = True
                 yield from self._notify_nodes(room, presence)
-                presence.clients_next = now + PRESENCE_GATHER
+                presence.clients_next = max(presence.clients_next, now + PRESENCE_GATHER)
             yield from self._notify(room, presence, now)
         elif asked and presence is not None:
             self._set_looking(membership, presence, None)

@@ -61,6 +61,19 @@ class TestComing:
         cluster.advance(0.1)
         assert users(watcher) == {"u"}
 
+    def test_who_asks_again_is_not_told_of_changes_more_often(self, cluster: Cluster) -> None:
+        node = cluster[0]
+        watcher = node.enter("s", "u")
+        cluster.advance(10)
+        node.enter("t", "v", presence=False)
+        node.grant(node.ask(sid="s", presence=True))
+        cluster.advance(0.6)
+        node.enter("a", "w", presence=False)
+        cluster.advance(5)
+        assert users(watcher) == {"u", "v", "w"}
+        first, *others = watcher.changes()
+        assert all(when >= first + 1 for when in others)
+
     def test_who_goes_to_another_node_in_time_never_left(self, cluster: Cluster) -> None:
         watcher = cluster[0].enter("s", "u")
         cluster[0].enter("a", "v", presence=False)
