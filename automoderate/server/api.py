@@ -191,7 +191,7 @@ class Api:
 
     def announced(self, item: object) -> None:
         """Somebody's access may have changed: a key may have been revoked."""
-        if isinstance(item, AccessChanged) and item.project_id is not None:
+        if isinstance(item, AccessChanged) and (item.project_id is not None or item.user_id is None):
             self._keys.forget(item.project_id)
 
     def asked(self, item: Asked, now: float) -> None:

@@ -337,6 +337,16 @@ class TestKeys:
         assert program.request("POST", PATH, UPDATE).error == (401, "invalid_api_key")
         assert other.request("POST", "/api/projects/q/events", UPDATE).status == 202, "nothing was said of this one"
 
+    def test_what_is_announced_of_everybody_and_everything_concerns_keys_and_of_one_user_does_not(
+        self, simulation: Simulation, program: Program
+    ) -> None:
+        assert program.request("POST", PATH, UPDATE).status == 202
+        simulation.directory.keys.clear()
+        simulation.access_changed(user_id="bob")
+        assert program.request("POST", PATH, UPDATE).status == 202
+        simulation.access_changed()
+        assert program.request("POST", PATH, UPDATE).error == (401, "invalid_api_key")
+
     def test_an_answer_from_before_the_announcement_is_not_remembered(self) -> None:
         simulation = Simulation(faults=Faults(max_job_time=0.5))
         people(simulation.directory)
