@@ -8,6 +8,7 @@ application, delays it.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -63,6 +64,8 @@ PROBED_WITHIN = 2.0
 
 MAX_PAGE, PAGE = 1000, 100
 """Updates in one answer of the history: at most, and where no limit is named."""
+
+_EVENTS_OF_PROJECT = re.compile("/api/projects/(.*)/events", re.DOTALL)
 
 T = TypeVar("T")
 
@@ -158,9 +161,8 @@ class Api:
             if not path.startswith(f"{prefix}/"):
                 return False
             path = path.removeprefix(prefix)
-        if path.startswith("/api/projects/") and path.endswith("/events"):
-            project_id = path.removeprefix("/api/projects/").removesuffix("/events")
-            self._pending.begin(connection, request, self._events, project_id, now)
+        if (events := _EVENTS_OF_PROJECT.fullmatch(path)) is not None:
+            self._pending.begin(connection, request, self._events, events[1], now)
         elif (methods := self._paths.get(path)) is not None:
             self._pending.begin(connection, request, methods, "", now)
         elif path.startswith(admin.PREFIX) and (found := self._admin.find(path.removeprefix(admin.PREFIX))) is not None:

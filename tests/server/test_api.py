@@ -833,7 +833,8 @@ class TestOperators:
 
 class TestPaths:
     def test_wrong_paths_and_methods(self, program: Program) -> None:
-        assert program.request("GET", "/api/nope").error == (404, "not_found")
+        for path in ("/api/nope", "/api/projects/events"):
+            assert program.request("GET", path).error == (404, "not_found")
         reply = program.request("DELETE", PATH)
         assert reply.error == (405, "method_not_allowed")
         assert reply.headers["allow"] == "GET, HEAD, POST"
