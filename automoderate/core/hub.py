@@ -395,6 +395,8 @@ def projects_in(rooms: object) -> list[str]:
 
 
 _EVENT_ID = re.compile("([0-9]{1,20})-([0-9]{1,20})")
+_MOST = 2**64 - 1
+"""The largest part of an event id, as they may be those of a stream in Redis."""
 _Place: TypeAlias = tuple[int, int]
 """An event id as a pair that can be compared: milliseconds, sequence."""
 _NOWHERE: _Place = (-1, -1)
@@ -404,10 +406,13 @@ _NOWHERE: _Place = (-1, -1)
 def parse_event_id(text: object) -> tuple[int, int] | None:
     """``"milliseconds-sequence"`` as a comparable pair; None for anything else.
 
-    At most 20 digits a part (a stream id's parts are 64-bit), ASCII only.
+    Its parts are ASCII digits, and fit into 64 bits.
     """
     match = _EVENT_ID.fullmatch(text) if isinstance(text, str) else None
-    return None if match is None else (int(match[1]), int(match[2]))
+    if match is None:
+        return None
+    milliseconds, sequence = int(match[1]), int(match[2])
+    return (milliseconds, sequence) if milliseconds <= _MOST and sequence <= _MOST else None
 
 
 def event_id_text(place: tuple[int, int]) -> str:

@@ -174,7 +174,7 @@ def test_a_client_that_saw_nothing_yet_gets_everything(wall: Wall) -> None:
     assert backplane.read(P, begin) == History((update,), True, update.event_id)
 
 
-@pytest.mark.parametrize("after", ["999999-7", "1000000-2", "1000001-0", "0-0", "9" * 20 + "-0"])
+@pytest.mark.parametrize("after", ["999999-7", "1000000-2", "1000001-0", "0-0", f"{2**64 - 1}-0"])
 def test_an_id_never_issued_here_is_a_gap(wall: Wall, after: str) -> None:
     backplane = MemoryBackplane(wall=wall)
     backplane.publish(P, "stats_update", "{}")
@@ -185,7 +185,7 @@ def test_an_id_never_issued_here_is_a_gap(wall: Wall, after: str) -> None:
 
 
 MALFORMED = ["", "-", "1", "1-", "-1", "1-2-3", "a-b", " 1-2", "1-2\n", "+1-2", "1_0-2", "١-٢", "1²-0"]
-MALFORMED += ["1" * 40 + "-1"]
+MALFORMED += ["1" * 40 + "-1", f"{2**64}-0", f"1-{2**64}"]
 
 
 @pytest.mark.parametrize("text", MALFORMED)
@@ -195,7 +195,10 @@ def test_a_malformed_id_is_a_gap(wall: Wall, text: str) -> None:
     assert not backplane.read(P, text).complete
 
 
-@pytest.mark.parametrize(("text", "parsed"), [("0-0", (0, 0)), ("1768473000000-12", (1768473000000, 12))])
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [("0-0", (0, 0)), ("1768473000000-12", (1768473000000, 12)), (f"{2**64 - 1}-{2**64 - 1}", (2**64 - 1, 2**64 - 1))],
+)
 def test_an_id_is_two_numbers(text: str, parsed: tuple[int, int]) -> None:
     assert parse_event_id(text) == parsed
 

@@ -60,11 +60,24 @@ def test_a_project_without_history_has_a_position_that_can_be_continued(node: No
     assert [update.data["n"] for update in history.updates] == [1]
 
 
-@pytest.mark.parametrize("after", ["", "x", "1-1", "99999999999999-0"])
+@pytest.mark.parametrize("after", ["", "x", "1-1", "99999999999999-0", f"{2**64 - 1}-0", f"{2**64}-0"])
 def test_an_id_that_is_not_there_is_not_continued(node: Node, after: str) -> None:
     (last,) = node.publish(1)
     history = node.read("p", after)
     assert (history.updates, history.complete, history.last_event_id) == ((), False, last)
+
+
+def test_an_id_may_be_spelled_with_zeros(node: Node) -> None:
+    milliseconds, _, sequence = node.publish(1)[0].partition("-")
+    (newest,) = node.publish(2)
+    history = node.read("p", f"0{milliseconds}-0{sequence}")
+    assert [update.event_id for update in history.updates] == [newest]
+
+
+@pytest.mark.parametrize("before", [f"{2**64}-0", f"1-{2**64}"])
+def test_nothing_comes_before_what_is_no_id(node: Node, before: str) -> None:
+    node.publish(1)
+    assert node.read("p", None, 5, before).updates == ()
 
 
 def test_without_an_id_the_newest_are_told_oldest_first(node: Node, server: RedisServer) -> None:
@@ -89,7 +102,7 @@ def test_of_those_before_an_id_the_newest_are_told_oldest_first(node: Node, serv
         history = node.read("p", None, newest, issued[place])
         assert [update.event_id for update in history.updates] == issued[max(0, place - newest) : place]
         assert (history.complete, history.last_event_id) == (True, issued[-1])
-    beyond = "9" * 20 + "-" + "9" * 20  # more than Redis takes for an id
+    beyond = f"{2**64 - 1}-{2**64 - 1}"  # the largest id there can be
     assert [update.event_id for update in node.read("p", None, 2, beyond).updates] == issued[-2:]
     for nothing in ("0-0", "000-0", "0-1", "none", "5-4"):
         assert node.read("p", None, 10, nothing).updates == ()

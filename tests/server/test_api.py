@@ -587,6 +587,7 @@ class TestHistory:
         [
             "after=",
             "after=x",
+            "after=99999999999999999999-0",
             "before=",
             "before=x",
             "after=1-1&before=2-2",

@@ -111,9 +111,10 @@ class Histories:
             link.call(self._heartbeat.wake())
         if ask.after is None:
             return History(self._newest(link, project_id, last, ask), True, last)
-        if parse_event_id(ask.after) is None or self._too_old(ask.after, last):
+        place = parse_event_id(ask.after)
+        if place is None or self._too_old(ask.after, last):
             return History((), False, last)
-        return self._read_after(link, project_id, key, ask.after, last)
+        return self._read_after(link, project_id, key, event_id_text(place), last)
 
     def _last_id(self, link: RedisConnection, key: str) -> str:
         """The id of the stream's newest entry, which is made where there is none."""
