@@ -250,7 +250,7 @@ def test_a_line_tells_what_matters() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [None, [], "text", {}, {"timestamp": "never"}, {"timestamp": 7}, {"event_id": "9" * 20 + "-0"}, {"event_id": []}],
+    [None, [], "text", {}, {"timestamp": "never"}, {"timestamp": 7}, {"event_id": "9" * 19 + "-0"}, {"event_id": []}],
 )
 @pytest.mark.parametrize("event", ["moderation_update", "stats_update"])
 def test_odd_updates_are_still_a_line(event: str, data: Any) -> None:
