@@ -1058,6 +1058,11 @@ class Hub:
         """The projects in whose rooms sessions are, or are about to be."""
         return list(self._rooms)
 
+    def rooms_of(self, project_id: str) -> list[str]:
+        """The rooms that updates of a project go to: its own, and those of members that chose some statuses."""
+        room = self._rooms.get(project_id)
+        return [] if room is None else [room.name, *(_filtered_name(room, statuses) for statuses in room.filtered)]
+
     def members(self, project_id: str) -> int:
         """How many sessions are in a project's room."""
         room = self._rooms.get(project_id)

@@ -218,7 +218,7 @@ class Server(Layer[events.SocketIOEvent]):
 
     def has_room(self, project_id: str) -> bool:
         """Whether the members of a project are not far behind what is published to them."""
-        return self._out.has_room(hub.room_name(project_id))
+        return all(map(self._out.has_room, self._hub.rooms_of(project_id)))
 
     @property
     def asking(self) -> bool:

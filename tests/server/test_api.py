@@ -281,8 +281,12 @@ class TestBehind:
         assert probe.replies[0].status == 200
         assert all(program.request("POST", PATH, UPDATE).status == 202 for program in programs)
 
-    def test_a_room_that_is_behind_takes_no_more(self, simulation: Simulation, alice: SimulatedClient) -> None:
+    @pytest.mark.parametrize("choice", [{}, {"statuses": ["flagged"]}])
+    def test_a_room_that_is_behind_takes_no_more(
+        self, simulation: Simulation, alice: SimulatedClient, choice: dict[str, Any]
+    ) -> None:
         """What waits for its members is not written while the loop looks at other sockets."""
+        alice.call("join_project", {"project_id": "p", **choice})
         server, program = simulation.server, Program(simulation, X_API_Key=KEY)
         assert program.request("POST", PATH, UPDATE).status == 202
         server.publish("p", "stats_update", '{"x":"' + "x" * (MAX_QUEUED // 2) + '"}', simulation.now)
