@@ -201,7 +201,7 @@ def scripted_api() -> Iterator[ScriptedApi]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _cheap_passwords() -> Iterator[None]:
-    """To hash a password takes a tenth of a second, on purpose; hundreds of tests that make users have no use for that."""
+    """To hash a password takes a tenth of a second, on purpose; the tests make hundreds of users."""
     cheap = partial(generate_password_hash, method="pbkdf2:sha256:1")
     with mock.patch.object(accounts, "generate_password_hash", cheap):
         yield

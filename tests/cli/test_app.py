@@ -15,7 +15,6 @@ import flask
 import flask_login
 import pytest
 import requests
-import socketio
 from attrs import frozen
 from click.testing import CliRunner
 from flask.sessions import SecureCookieSessionInterface
@@ -31,6 +30,7 @@ from automoderate.directory.database import Database
 from automoderate.protocol.config import Config
 from automoderate.settings import Settings
 from kits import ROOT
+from kits.real_clients import SimpleClient
 
 SECRET = "a secret long enough for anybody"
 
@@ -114,7 +114,7 @@ def dashboard_cookie(user_id: str) -> str:
 class Watcher:
     """A client that has joined the project's room."""
 
-    client: socketio.SimpleClient
+    client: SimpleClient
 
     def expect(self, event: str) -> dict[str, Any]:
         name, data = self.client.receive(timeout=60)
@@ -128,10 +128,10 @@ Watch = Callable[..., Watcher]
 
 @pytest.fixture
 def watch(world: World) -> Iterator[Watch]:
-    clients: list[socketio.SimpleClient] = []
+    clients: list[SimpleClient] = []
 
     def join(url: str, header: str, agent: str = "a test") -> Watcher:
-        client = socketio.SimpleClient(reconnection=False)
+        client = SimpleClient(reconnection=False)
         clients.append(client)
         client.connect(url, headers={"Cookie": header, "User-Agent": agent}, transports=["websocket"], wait_timeout=60)
         watcher = Watcher(client)
@@ -285,10 +285,10 @@ def test_a_session_made_for_another_browser_counts_as_flask_login_counts_it(
     existing.add_url_rule("/who", view_func=who)
     existing.add_url_rule("/log-in", view_func=login)
     url = serve(wsgi="existing_site:app", secret_key=None)
-    browser = requests.Session()
-    browser.headers["User-Agent"] = "a browser"
-    assert browser.get(f"{url}/log-in", timeout=60).text == "welcome"
-    header = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+    with requests.Session() as browser:
+        browser.headers["User-Agent"] = "a browser"
+        assert browser.get(f"{url}/log-in", timeout=60).text == "welcome"
+        header = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
     watch(url, header, "a browser")
     for agent, forwarded in (("another", None), ("a browser", "203.0.113.9")):
         more = {"User-Agent": agent, "Cookie": header} | ({"X-Forwarded-For": forwarded} if forwarded else {})
@@ -296,7 +296,7 @@ def test_a_session_made_for_another_browser_counts_as_flask_login_counts_it(
         assert (page == "somebody") == let_in, "the pages of the application"
         history = requests.get(f"{url}/realtime/api/projects/{world.project.id}/events", headers=more, timeout=60)
         assert (history.status_code == 200) == let_in, "the publishing API"
-        client = socketio.SimpleClient(reconnection=False)
+        client = SimpleClient(reconnection=False)
         client.connect(url, headers=more, transports=["websocket"], wait_timeout=60)
         assert (client.receive(timeout=60)[0] == "connected") == let_in, "live sessions"
         client.disconnect()

@@ -8,7 +8,6 @@ from typing import Any
 
 import flask
 import pytest
-import socketio
 from click.testing import CliRunner, Result
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import make_server
@@ -19,6 +18,7 @@ from automoderate.realtime import Realtime
 from kits import PATIENCE
 from kits.live_server import PASSWORD, LiveServer, running_server
 from kits.processes import SECRET_KEY
+from kits.real_clients import SimpleClient
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_the_cookie_lets_a_client_in(server: LiveServer) -> None:
     assert result.exit_code == 0, result.output
     (cookie,) = result.stdout.splitlines()
     assert cookie.startswith("session=")
-    client = socketio.SimpleClient(reconnection=False)
+    client = SimpleClient(reconnection=False)
     try:
         client.connect(server.url, headers={"Cookie": cookie}, transports=["websocket"], wait_timeout=PATIENCE)
         assert client.receive(PATIENCE)[0] == "connected"

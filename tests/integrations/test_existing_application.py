@@ -248,11 +248,11 @@ def test_neither_log_is_changed_by_the_other(site: Open, configured: str) -> Non
     existing.server.environment["LOGGING"] = {"file": "logging.ini"}.get(configured, configured)
     existing.server.start()
     existing.watch("bob")
-    anonymous = requests.Session()
-    opened = anonymous.get(f"{existing.url}/socket.io/?EIO=4&transport=polling", timeout=PATIENCE)
-    sid = opened.text.split('"')[3]
-    anonymous.post(f"{existing.url}/socket.io/?EIO=4&transport=polling&sid={sid}", "40", timeout=PATIENCE)
-    anonymous.get(f"{existing.url}/socket.io/?EIO=4&transport=polling&sid={sid}", timeout=PATIENCE)
+    with requests.Session() as anonymous:
+        polling = f"{existing.url}/socket.io/?EIO=4&transport=polling"
+        sid = anonymous.get(polling, timeout=PATIENCE).text.split('"')[3]
+        anonymous.post(f"{polling}&sid={sid}", "40", timeout=PATIENCE)
+        anonymous.get(f"{polling}&sid={sid}", timeout=PATIENCE)
     assert requests.post(f"{existing.url}/crash", timeout=PATIENCE).status_code == 500
     existing.server.stop()
     log = existing.server.log

@@ -144,6 +144,17 @@ class RealClient(ABC):
         """Leave nothing behind."""
 
 
+class SimpleClient(socketio.SimpleClient):  # type: ignore[misc]
+    """python-socketio's client for scripts; it closes its socket also where the server left first."""
+
+    def disconnect(self) -> None:
+        """Leave. The library closes the socket only of a session that it takes for alive."""
+        engine = self.client and self.client.eio
+        super().disconnect()
+        if engine and engine.ws is not None:
+            engine.ws.shutdown()
+
+
 class PythonClient(RealClient):
     """python-socketio's ``Client``, which runs in threads."""
 
