@@ -8,7 +8,6 @@ empty variable counts as absent.
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +25,13 @@ DEFAULT_DATABASE_URL = "sqlite:///automoderate.sqlite3"
 """Our own database, made on first use in the working directory."""
 WEAK_SECRET = 16
 """A secret of fewer characters than this could be guessed."""
+MAX_SECONDS = 1_000_000
+"""The longest time that an option may say: clients add two, and timers in browsers end at 2**31 milliseconds."""
+MAX_SHOWN = 100
+"""Characters of a value that are repeated where it cannot be used."""
+
+IPV4_MAPPED = IPv6Network("::ffff:0:0/96")
+"""IPv4 addresses, written as those of IPv6 (RFC 4291, section 2.5.5.2)."""
 
 T = TypeVar("T")
 Parse = Callable[[Any], T]
@@ -65,14 +71,14 @@ def _integer(least: int, most: int) -> Parse[int]:
 
 def _seconds(*, zero: bool = False) -> Parse[float]:
     def parse(value: Any) -> float:
-        expected = f"must be a number of seconds{', 0 or more' if zero else ' greater than 0'}"
+        expected = f"must be a number of seconds{', 0 or more' if zero else ' greater than 0'}, at most {MAX_SECONDS}"
         if isinstance(value, bool):
             raise ValueError(expected)  # noqa: TRY004 - a user's mistake
         try:
             number = float(value)
         except (TypeError, ValueError, OverflowError):
             raise ValueError(expected) from None
-        if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
+        if not 0 <= number <= MAX_SECONDS or (number == 0 and not zero):
             raise ValueError(expected)
         return number
 
@@ -224,9 +230,14 @@ def _network(value: Any) -> IPv4Network | IPv6Network:
     if not isinstance(value, str):
         raise ValueError(expected)  # noqa: TRY004 - a user's mistake
     try:
-        return ip_network(value)
+        network = ip_network(value)
     except ValueError:
         pass
+    else:
+        if isinstance(network, IPv6Network) and network.network_address in IPV4_MAPPED and network.prefixlen >= 96:
+            # As a socket for both shows it. Such an address counts as IPv4 wherever one is read.
+            return IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
+        return network
     try:
         meant = ip_interface(value).network
     except ValueError:
@@ -470,8 +481,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], config: str |
         try:
             values[option.name] = option.parse(value)
         except ValueError as error:
-            given = ", ".join(value) if isinstance(value, tuple) else value
-            shown = "" if option.secret else f" {given}"
+            shown = "" if option.secret else f" {_shown(value)}"
             raise SettingsError(f"{option.name}{shown} (from {source}): {error}") from None
     if values.get("wsgi") is not None and sources["database_url"] == "DATABASE_URL":
         # The application's own name for it: the application is asked, which may read it in a way of its own.
@@ -524,6 +534,13 @@ def _find(
     if option.name in contents:
         return contents[option.name], path
     return option.default, "default"
+
+
+def _shown(value: Any) -> str:
+    """A value that cannot be used, on one line and without what a terminal would act on."""
+    text = ", ".join(value) if isinstance(value, tuple) else str(value)
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -180,6 +180,8 @@ def test_the_shells_of_applications_are_origins_too(origin: str) -> None:
         ("ping_interval", "-1", "greater than 0"),
         ("ping_interval", "0", "greater than 0"),
         ("ping_timeout", "nan", "greater than 0"),
+        ("ping_interval", "1e308", "at most 1000000"),
+        ("keep_alive", "1000001", "at most 1000000"),
         ("check_timeout", "inf", "greater than 0"),
         ("check_timeout", "soon", "greater than 0"),
         ("check_timeout", False, "greater than 0"),
@@ -199,6 +201,28 @@ def test_a_value_that_cannot_be_used_is_one_line_with_source_and_fix(name: str, 
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=re.escape(said)):
         Settings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("port", "80\n81", r"'80\n81'"),
+        ("host", "http://a\nb", r"'http://a\nb'"),
+        ("node", "a\x1b[31m", r"'a\x1b[31m'"),
+        ("cors_origin", ("https://a", "b\n"), r"'https://a, b\n'"),
+        ("max_rooms", "9" * 5000, "9" * 99 + "…"),
+    ],
+)
+def test_a_value_is_shown_on_one_line_whatever_is_in_it(name: str, value: Any, shown: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({name: value}, {})
+    assert str(caught.value).startswith(f"{name} {shown} (from ")
+    assert str(caught.value).isprintable()
+
+
+def test_a_proxy_may_be_named_as_an_ipv6_socket_shows_it() -> None:
+    settings = load({"trusted_proxy": ("::ffff:10.0.0.1", "::ffff:192.0.2.0/120", "::/0")}, {}).settings
+    assert settings.trusted_proxy == (ip_network("10.0.0.1"), ip_network("192.0.2.0/24"), ip_network("::/0"))
 
 
 def test_zero_is_a_grace_and_a_drain_but_no_interval() -> None:
