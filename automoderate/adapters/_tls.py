@@ -13,6 +13,9 @@ from automoderate.adapters._transport import READ_SIZE, Owner, SocketTransport
 
 log = logging.getLogger(__name__)
 
+_UNCLEAR = {"no certificate assigned": "the key is of another kind than the certificate's"}
+"""What the library says of a certificate and a key in words that mean something else to everybody."""
+
 
 class Certificate:
     """A certificate with its chain and its private key, in PEM files.
@@ -51,7 +54,7 @@ class Certificate:
             context.load_cert_chain(self._certfile, self._keyfile, _no_password)
         except (ssl.SSLError, OSError) as error:
             key = self._keyfile or self._certfile
-            why = _what_is_missing(self._certfile, key) or _why(error)
+            why = _what_is_missing(self._certfile, key) or _UNCLEAR.get(_why(error)) or _why(error)
             raise ValueError(f"{self._certfile} with the key {key} is no usable certificate: {why}") from error
         return context
 
@@ -61,11 +64,14 @@ def _no_password() -> str:
 
 
 def _what_is_missing(certfile: str, keyfile: str) -> str | None:
-    """Which of the two is in neither file, of which the library says no more than that they are no PEM."""
+    """Which of the two its file does not have, or not all of: the library says no more than that it is no PEM."""
     for path, what in ((certfile, "certificate"), (keyfile, "private key")):
         with open(path, "rb") as file:
-            if f"{what.upper()}-----".encode() not in file.read():
-                return f"there is no {what} in {path}"
+            found = file.read().count(f"{what.upper()}-----".encode())
+        if not found:
+            return f"there is no {what} in {path}"
+        if found % 2:  # its first line is there, and not its last
+            return f"the {what} in {path} is not complete"
     return None
 
 

@@ -233,6 +233,9 @@ class TestFiles:
             ("chain.pem", "other.pem", "no usable certificate: key values mismatch"),
             ("empty.pem", "key.pem", "no usable certificate: there is no certificate in .*empty.pem"),
             ("key.pem", "chain.pem", "no usable certificate: there is no certificate in .*key.pem"),
+            ("half.pem", "key.pem", "no usable certificate: the certificate in .*half.pem is not complete"),
+            ("chain.pem", "half.pem", "no usable certificate: the private key in .*half.pem is not complete"),
+            ("chain.pem", "rsa.pem", "no usable certificate: the key is of another kind than the certificate's"),
         ],
     )
     def test_what_cannot_be_used_is_named(self, tmp_path: Path, certfile: str, keyfile: str | None, said: str) -> None:
@@ -240,6 +243,11 @@ class TestFiles:
         other = trustme.CA().issue_cert("localhost")
         (tmp_path / "other.pem").write_bytes(other.private_key_pem.bytes())
         (tmp_path / "empty.pem").touch()
+        whole = tmp_path / ("chain.pem" if certfile == "half.pem" else "key.pem")
+        (tmp_path / "half.pem").write_bytes(whole.read_bytes()[:150])
+        if keyfile == "rsa.pem":
+            rsa = trustme.CA().issue_cert("localhost", key_type=trustme.KeyType.RSA)
+            (tmp_path / "rsa.pem").write_bytes(rsa.private_key_pem.bytes())
         with pytest.raises(ValueError, match=said) as raised:
             Certificate(str(tmp_path / certfile), None if keyfile is None else str(tmp_path / keyfile))
         assert "\n" not in str(raised.value)
