@@ -16,6 +16,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from automoderate import __version__
+from automoderate.cli.common import printable
 
 COMMANDS = {
     "serve": ("automoderate.cli.serve:serve", "Serve the dashboard and live updates."),
@@ -79,7 +80,7 @@ def _one_line(error: click.ClickException) -> str:
     message = " ".join(error.format_message().split())
     if isinstance(error, click.UsageError) and error.ctx is not None:
         message = f"{message.rstrip('.')}; see {error.ctx.command_path} --help"
-    return message
+    return printable(message)
 
 
 @click.group(cls=_Root, context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -17,8 +16,8 @@ import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from automoderate.cli.announce import Announcer, announce, announcer
-from automoderate.cli.common import Unavailable, WrongUsage, load_settings, settings_options
-from automoderate.cli.login import has_terminal
+from automoderate.cli.common import Unavailable, WrongUsage, load_settings, printable, settings_options
+from automoderate.cli.login import has_terminal, piped_password
 from automoderate.cli.running import DEFAULT_URL
 from automoderate.core.hub import AccessChanged, LoggedOut
 from automoderate.directory import accounts
@@ -481,7 +480,7 @@ def database_create(config: str | None, **flags: Any) -> None:
 
 def _password(from_stdin: bool) -> str:
     if from_stdin:
-        return sys.stdin.readline().rstrip("\r\n")
+        return piped_password()
     if not has_terminal():
         raise WrongUsage("there is no terminal to ask for the password: --password-stdin")
     password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
@@ -504,5 +503,4 @@ def _print(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
 def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    # A name may hold anything; a terminal must not obey it.
-    return "".join(character if character.isprintable() else "?" for character in str(value))
+    return printable(str(value))

@@ -14,7 +14,7 @@ import click
 
 from automoderate.settings import CONFIG_VARIABLE, OPTIONS, Loaded, Option, SettingsError, load
 
-__all__ = ["Unavailable", "WrongUsage", "load_settings", "program", "settings_options"]
+__all__ = ["Unavailable", "WrongUsage", "load_settings", "printable", "program", "settings_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -80,3 +80,8 @@ def program() -> str:
     else:
         shown = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
     return shlex.quote(shown) + (" -m automoderate" if as_module else "")
+
+
+def printable(text: str) -> str:
+    """A text without what a terminal would obey. A name may hold anything."""
+    return "".join(character if character.isprintable() else "?" for character in text)

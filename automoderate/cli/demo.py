@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import random
 import tempfile
 import threading
@@ -307,6 +308,8 @@ def demo(
     \b
     automoderate demo --port 8000 --rate 10
     """
+    if math.isnan(rate):  # which is in every range, as far as comparing it says
+        raise WrongUsage("--rate nan: must be a number of decisions a second")
     from automoderate import app  # the server and its web application take a while to import
 
     if log_format == _logs.JSON:

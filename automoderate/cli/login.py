@@ -81,13 +81,23 @@ def credentials(username: str | None, password_stdin: bool, or_else: str = "") -
     if not username:
         raise WrongUsage(f"who logs in? --username NAME{or_else}")
     if password_stdin:
-        return username, sys.stdin.readline().rstrip("\r\n")
+        return username, piped_password()
     password = os.environ.get("AUTOMODERATE_PASSWORD")
     if password is None:
         if not has_terminal():
             raise WrongUsage("there is no terminal to ask for the password: --password-stdin or AUTOMODERATE_PASSWORD")
         password = str(click.prompt(f"Password of {username}", hide_input=True, err=True))
     return username, password
+
+
+def piped_password() -> str:
+    """The first line of standard input, which is the password."""
+    try:
+        line = sys.stdin.readline().rstrip("\r\n")
+        line.encode()  # in some locales what is not UTF-8 comes as half characters
+    except UnicodeError:
+        raise WrongUsage("the password on standard input is not UTF-8") from None
+    return line
 
 
 def has_terminal() -> bool:

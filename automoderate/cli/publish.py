@@ -61,6 +61,8 @@ def publish(
     try:
         if not project_id:
             raise ValueError("the project id is empty; the project's page shows it")
+        if not project_id.isprintable():
+            raise ValueError("the project id is no text; the project's page shows it")
         shaped = _shape(project_id, event, {} if data is None else _read(data), given, has_data=data is not None)
         event_id = _send(url, api_key, project_id, event, shaped)
     except ValueError as error:
@@ -89,6 +91,8 @@ def _read(data: str) -> dict[str, Any]:
         raise ValueError(f"{where} is not UTF-8") from None
     except ValueError as error:
         raise ValueError(f"{where} is not JSON: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{where} is not JSON: it is nested too deeply") from None
     if not isinstance(parsed, dict):
         raise ValueError(f'{where} must be a JSON object, like {{"total": 42}}')  # noqa: TRY004 - a user's mistake
     return parsed

@@ -18,7 +18,7 @@ from automoderate.directory.database import Database
 SECRET = "a secret long enough for anybody"
 
 
-def run(*arguments: str, status: int = 0, typed: str = "", **environment: str) -> str:
+def run(*arguments: str, status: int = 0, typed: str | bytes = "", **environment: str) -> str:
     """Run a command; its standard output, or its one line of standard error where it is expected to fail."""
     result = CliRunner().invoke(cli, arguments, input=typed, env=environment, prog_name="automoderate")
     assert result.exit_code == status, result.output
@@ -121,6 +121,8 @@ def test_a_password_is_asked_for_twice_and_never_shown(monkeypatch: pytest.Monke
     assert result.exit_code == 1
     assert "other" not in result.output
     assert run("user", "set-password", "ann", "--password-stdin", status=2) == "the password must not be empty"
+    said = run("user", "set-password", "ann", "--password-stdin", typed=b"hush\xff\n", status=2)
+    assert said == "the password on standard input is not UTF-8"
     assert "username" in run("user", "add", " ", "x@y", "--password-stdin", typed="x", status=2)
 
 
@@ -179,6 +181,7 @@ def test_a_name_cannot_command_the_terminal() -> None:
     lines = run("project", "list").splitlines()
     assert len(lines) == 2
     assert "red?[31m?alert" in lines[1]
+    assert run("project", "add", "red", "--owner", "\x1b[31m\nann", status=1) == "no such user: ?[31m ann"
 
 
 def test_a_given_database_is_not_made_by_accident(folder: Path) -> None:

@@ -162,7 +162,9 @@ def test_the_port_is_taken() -> None:
     )
 
 
-@pytest.mark.parametrize("arguments", [["--rate", "0"], ["--rate", "-1"], ["--port", "70000"], ["--adapter", "none"]])
+@pytest.mark.parametrize(
+    "arguments", [["--rate", "0"], ["--rate", "nan"], ["--rate", "-1"], ["--port", "70000"], ["--adapter", "none"]]
+)
 def test_wrong_options(arguments: list[str]) -> None:
     assert CliRunner().invoke(demo, arguments).exit_code == 2
 

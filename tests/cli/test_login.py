@@ -46,7 +46,7 @@ def site() -> Iterator[Callable[[Any], str]]:
         server.server_close()
 
 
-def login(*arguments: str, password: str | None = PASSWORD, stdin: str | None = None) -> Result:
+def login(*arguments: str, password: str | None = PASSWORD, stdin: str | bytes | None = None) -> Result:
     environment = {"AUTOMODERATE_PASSWORD": password}
     return CliRunner(env=environment).invoke(cli, ["login", *arguments], input=stdin, prog_name="automoderate")
 
@@ -89,6 +89,8 @@ def test_the_password_may_come_from_standard_input(server: LiveServer) -> None:
 
 
 def test_what_is_refused_is_one_line(server: LiveServer, closed_port: int) -> None:
+    arguments = ("--url", server.url, "--username", "alice", "--password-stdin")
+    assert refused(login(*arguments, stdin=b"hush\xff\n"), 2) == "the password on standard input is not UTF-8"
     at = ("--url", server.url, "--username", "alice")
     assert refused(login(*at, password="wrong"), 1) == "that username or password is not right"
     assert "who logs in? --username" in refused(login("--url", server.url), 2)

@@ -103,6 +103,7 @@ def test_bad_data(run: Any, scripted_api: Any, tmp_path: Path) -> None:
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff")
     failed(run("p", "--data", "{"), 2, "--data is not JSON")
+    failed(run("p", "--data", "[" * 100_000), 2, "--data is not JSON: it is nested too deeply")
     failed(run("p", "--data", "[1]"), 2, "--data must be a JSON object")
     failed(run("p", "--data", "@/does/not/exist"), 2, "cannot read /does/not/exist: No such file or directory")
     failed(run("p", "--data", f"@{binary}"), 2, "is not UTF-8")
@@ -113,6 +114,7 @@ def test_bad_data(run: Any, scripted_api: Any, tmp_path: Path) -> None:
     failed(run("p", "--event", "stats_update", "--data", '{"rate": NaN}'), 2, "data is not JSON")
     failed(run("p", "--event", "rule_update", "--data", "{}", "--status", "approved"), 2, "do not go with rule_update")
     failed(run(""), 2, "the project id is empty")
+    failed(run("p\udcff"), 2, "the project id is no text")  # what a shell gives that is not UTF-8
     assert scripted_api.requests == []
 
 
