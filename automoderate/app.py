@@ -395,11 +395,26 @@ def _mounted_application(settings: Settings) -> WSGIApplication | None:
     if settings.wsgi is None:
         return None
     try:
-        return load_application(settings.wsgi)
+        application = load_application(settings.wsgi)
     except CannotLoad as error:
         raise CannotStart(str(error)) from error
     finally:
         _logs.keep_enabled()
+    if (theirs := flask_within(application)) is not None:
+        _look_at_cookie(settings, theirs)
+    return application
+
+
+def _look_at_cookie(settings: Settings, theirs: Flask) -> None:
+    """Say so where browsers do not send the session cookie to our endpoint: every visitor would be anonymous."""
+    path, endpoint = theirs.session_interface.get_cookie_path(theirs), _protocol_config(settings).path
+    if not f"{endpoint}/".startswith(f"{path.rstrip('/')}/"):  # RFC 6265, section 5.1.4
+        log.warning(
+            "browsers send the session cookie of %s below %s only, and not to %s, where everybody would then count as "
+            "not logged in: set SESSION_COOKIE_PATH to /, unless a proxy shows all of this server below that path",
+            settings.wsgi, path, endpoint,
+            extra={"event": "cookie_path", "reason": path},
+        )  # fmt: skip
 
 
 def _secret_key(settings: Settings, mounted: WSGIApplication | None) -> str:

@@ -175,6 +175,29 @@ def test_no_database_of_ours_is_advised_where_the_applications_is_missing(mounte
     assert problem == f"sqlite:///{file} has no table api_keys, project_members, projects, users{fix}"
 
 
+@pytest.mark.parametrize(
+    ("configured", "path"),
+    [
+        ("", None),
+        ("APPLICATION_ROOT='/site'", "/site"),
+        ("SESSION_COOKIE_PATH='/socket', APPLICATION_ROOT='/'", "/socket"),
+        ("SESSION_COOKIE_PATH='/socket.io'", None),
+        ("SESSION_COOKIE_PATH='/socket.io/', APPLICATION_ROOT='/site'", None),
+    ],
+)
+def test_a_cookie_that_no_browser_sends_to_the_endpoint_is_named(
+    mounted: Mounted, caplog: pytest.LogCaptureFixture, configured: str, path: str | None
+) -> None:
+    app.examine(mounted(f"{NO_DATABASE}app.config.update({configured})\n"))
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    if path is None:
+        assert warnings == []
+    else:
+        (warning,) = warnings
+        assert warning.startswith(f"browsers send the session cookie of other:app below {path} only, and not to")
+        assert "SESSION_COOKIE_PATH" in warning
+
+
 # What its pages take away ------------------------------------------------------------------------------------
 
 
