@@ -41,8 +41,11 @@ _WRITES = re.compile(
     + rf"({USERS}|{PROJECTS}|{MEMBERS})\b",
     re.IGNORECASE | re.DOTALL,
 )
+_TRUNCATES = re.compile(r"\btruncate\b[^;]*", re.IGNORECASE)
+_TABLES = re.compile(rf"\b(?:{USERS}|{PROJECTS}|{MEMBERS})\b", re.IGNORECASE)
+"""Several tables may be emptied by one statement."""
 _READS = ("SELECT", "BEGIN", "COMMIT", "PRAGMA", "SHOW")
-"""How statements begin that take no access away; all others are looked at."""
+"""How statements begin that take no access away, if no other follows; all others are looked at."""
 
 _DECIDING = {USERS: r"\bis_active\b", PROJECTS: r"\buser_id\b", MEMBERS: r"\b(?:user|project)_id\b"}
 """An update that contains none of these leaves everyone's access as it is: who is active, who owns, who is a member."""
@@ -114,9 +117,11 @@ class CommitListener:
     def _on_statement(
         self, connection: Connection, _cursor: Any, statement: str, _parameters: Any, context: Any, _executemany: bool
     ) -> None:
-        if statement.lstrip("( \n\t").upper().startswith(_READS):
+        if statement.lstrip("( \n\t").upper().startswith(_READS) and ";" not in statement:
             return
         written = {found[1].lower() for found in _WRITES.finditer(statement)}
+        for truncated in _TRUNCATES.findall(statement):
+            written.update(map(str.lower, _TABLES.findall(truncated)))
         if not written:
             return
         transaction = self._transaction(connection)
