@@ -546,7 +546,7 @@ def _shown(value: Any) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """The contents of a configuration file."""
     try:
-        contents = tomllib.loads(path.read_text("utf-8"))
+        contents = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"cannot read the configuration file {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

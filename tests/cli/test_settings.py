@@ -80,6 +80,11 @@ def test_the_file_may_be_named_in_the_environment(folder: Path) -> None:
     assert load({}, {"AUTOMODERATE_CONFIG": "a.toml"}, "b.toml").settings.port == 2
 
 
+def test_a_file_may_begin_with_a_mark_of_its_encoding(folder: Path) -> None:
+    (folder / "a.toml").write_text("port = 1", "utf-8-sig")  # as editors on Windows do
+    assert load({}, {}, "a.toml").settings.port == 1
+
+
 def test_options_that_may_be_repeated(folder: Path) -> None:
     (folder / "a.toml").write_text('cors_origin = ["https://a.example"]\ntrusted_proxy = ["10.0.0.0/8", "::1"]')
     settings = load({}, {}, "a.toml").settings
