@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from kits import PATIENCE
-from kits.browser_site import Site, ThreadServer, Visitors, expect_state, previews, rows, update
+from kits.browser_site import Site, ThreadServer, Visitors, expect_state, place_of, previews, rows, update
 
 ELSEWHERE = """
 // A page that nobody looks at, whose sounds and notifications are noted.
@@ -215,11 +215,11 @@ def test_who_else_is_there_and_what_they_look_at(server: ThreadServer, site: Sit
     others = mia.get_by_role("list", name="Also watching")
     expect(others.get_by_role("listitem")).to_have_text(["Oolga"])
     expect(others.get_by_title("olga")).to_have_text("O")
-    place = row_of(mia, "a").bounding_box()
+    place = place_of(row_of(mia, "a"))
     olga.locator(".update__more").click()
     lookers = row_of(mia, "a").locator(".update__lookers")
     expect(lookers).to_contain_text("olga is looking at this")
-    assert row_of(mia, "a").bounding_box() == place
+    assert place_of(row_of(mia, "a")) == place
     expect(row_of(olga, "a").locator(".update__lookers")).to_be_hidden()
     olga.locator(".update__more").click()
     expect(lookers).to_be_hidden()
@@ -349,7 +349,7 @@ def test_no_more_rows_are_drawn_than_asked_for_and_none_is_lost_to_a_reader(
     expect(rows(page)).to_have_count(250)
     row = row_of(page, "c20")
     row.scroll_into_view_if_needed()
-    place = row.bounding_box()
+    place = place_of(row)
     fill(server, site, 220)
     expect(page.get_by_role("button", name="220 new")).to_be_visible()
-    assert row.bounding_box() == place
+    assert place_of(row) == place

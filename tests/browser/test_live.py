@@ -20,6 +20,7 @@ from kits.browser_site import (
     expect_passed_through,
     expect_state,
     log_in,
+    place_of,
     previews,
     rows,
     update,
@@ -144,13 +145,13 @@ def test_received_content_turns_into_its_decision_in_place(
     expect(page.locator("#count-pending")).to_have_text("2")
     row = page.locator('[data-content-id="c1"]')
     expect(row.locator(".badge")).to_have_text("Pending")
-    before, moment = row.bounding_box(), row.locator("time").inner_text()
+    before, moment = place_of(row), row.locator("time").inner_text()
 
     site.publish(update("c1", "flagged", timestamp="2026-01-15T10:30:59+00:00"))
     expect(row.locator(".badge")).to_have_text("Flagged")
     expect(row).to_contain_text("Spam Detection")
     assert previews(page) == ["Preview c2", "Preview c1"]
-    assert row.bounding_box() == before
+    assert place_of(row) == before
     assert row.locator("time").inner_text() == moment, "the list is ordered by arrival"
     expect(row.locator("time")).to_have_attribute("title", re.compile("Received .*30:00.*, decided .*30:59"))
     expect(page.locator("#count-pending")).to_have_text("1")
@@ -268,13 +269,13 @@ def test_a_reader_keeps_their_place(server: ThreadServer, site: Site, visitors: 
     _fill(server, site, page, 40)
     row = page.locator('[data-content-id="old10"]')
     row.scroll_into_view_if_needed()
-    place = row.bounding_box()
+    place = place_of(row)
     for number in range(3):
         site.publish(update(f"new{number}"))
     button = page.get_by_role("button", name="3 new")
     expect(button).to_be_visible()
     expect(page.locator("#count-approved")).to_have_text("43")
-    assert row.bounding_box() == place
+    assert place_of(row) == place
     assert previews(page)[0] == "Preview old39"
 
     button.click()

@@ -13,7 +13,7 @@ from typing import Any
 import requests
 import sqlalchemy
 from attrs import Factory, define
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, WebSocketRoute, expect
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Locator, Page, WebSocketRoute, expect
 
 from automoderate import app
 from automoderate.directory import accounts
@@ -228,6 +228,12 @@ def rows(page: Page) -> Any:
 def previews(page: Page) -> list[str]:
     """The content of the rows in the list, newest first."""
     return [text.strip() for text in page.locator("#feed .update__preview").all_text_contents()]
+
+
+def place_of(row: Locator) -> Any:
+    """Where a row is once it lies still. What comes into view is laid out then, and takes a frame or two."""
+    row.element_handle().wait_for_element_state("stable")
+    return row.bounding_box()
 
 
 @contextlib.contextmanager
