@@ -14,7 +14,7 @@ PURE := tests/core tests/protocol tests/server tests/backplane
 ONE_RUNTIME := tests/test_*.py tests/adapters/test_runtime.py tests/adapters/test_adapter_*.py tests/contract tests/dashboard tests/notifier
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pure test-fast check format matrix simulate soak fuzz bench bench-quick bench-nodes bench-micro hostile peers clean
+.PHONY: help setup demo test equipment pure test-fast check format matrix simulate soak fuzz bench bench-quick bench-nodes bench-micro hostile peers clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -33,10 +33,14 @@ demo: $(DEMO_READY)  ## Run the dashboard with a simulated pipeline (ADAPTER=asy
 	$(BIN)/automoderate demo --adapter $(ADAPTER) --port $(PORT)
 
 test: $(READY)  ## Run every test; installs services, a compiler and Chromium with apt where they are missing
+	$(MAKE) --no-print-directory -j 2 equipment pure  # one downloads while the other works
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(PURE))
+
+# What `make test` needs beyond $(READY). The servers in JavaScript need the compiler that comes with the services.
+equipment:
 	scripts/install-browser
 	scripts/install-services
-	$(MAKE) --no-print-directory -j 2 $(PEERS) pure  # one downloads while the other works
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(PURE))
+	$(MAKE) --no-print-directory $(PEERS)
 
 pure: $(READY)  ## Run the tests of the layers without sockets, which have to cover every branch
 	$(BIN)/coverage erase
