@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from automoderate.directory import accounts
 from kits import PATIENCE
-from kits.browser_site import Site, ThreadServer, Visitors, expect_state, place_of, previews, rows, update
+from kits.browser_site import WHOLE, Site, ThreadServer, Visitors, expect_state, place_of, previews, rows, update
 
 ELSEWHERE = """
 // A page that nobody looks at, whose sounds and notifications are noted.
@@ -208,6 +209,20 @@ def test_a_row_leads_on(server: ThreadServer, site: Site, visitors: Visitors) ->
     expect(row.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == "c/1?"
 
+    # Over plain HTTP a page has no clipboard of its own.
+    site.publish(update("c2"))
+    row = row_of(page, "c2")
+    page.get_by_role("button", name="1 new").click()
+    row.get_by_role("button", name="Details").click()
+    page.evaluate("board = navigator.clipboard; Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    row.get_by_role("button", name="Copy the id").click()
+    expect(row.get_by_role("button", name="Copied")).to_be_focused()
+    assert page.evaluate("board.readText()") == "c2"
+    expect(row.get_by_role("button", name="Copy the id")).to_be_visible()
+    page.evaluate("document.execCommand = () => false")
+    row.get_by_role("button", name="Copy the id").click()
+    expect(row.get_by_role("button", name="Not allowed")).to_be_focused()
+
 
 def test_who_else_is_there_and_what_they_look_at(server: ThreadServer, site: Site, visitors: Visitors) -> None:
     site.publish(update("a"))
@@ -231,8 +246,19 @@ def test_who_else_is_there_and_what_they_look_at(server: ThreadServer, site: Sit
     expect(row_of(olga, "a").locator(".update__more")).to_have_attribute("aria-expanded", "false")
     olga.locator(".update__more").click()
     expect(lookers).to_be_visible()
+    mia.set_viewport_size({"width": 360, "height": 740})
+    assert lookers.evaluate(WHOLE), "on a phone it says all of it, too"
     olga.close()
     expect(others).to_be_hidden()
+    expect(lookers).to_be_hidden()
+
+    olga = visitors.watching(site.owner)
+    olga.locator(".update__more").click()
+    expect(lookers).to_be_visible()
+    accounts.remove_member(site.database, site.project.id, site.member.id)
+    site.access_changed()
+    expect_state(mia, "disconnected")
+    expect(mia.locator("#watchers")).to_be_hidden()  # who is there is not for them any more
     expect(lookers).to_be_hidden()
 
 

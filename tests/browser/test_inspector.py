@@ -12,7 +12,17 @@ from playwright.sync_api import Page, expect
 from automoderate.directory import accounts
 from kits import PATIENCE
 from kits.accessibility import check, violations
-from kits.browser_site import PASSWORD, Site, ThreadServer, Visitors, expect_state, log_in, rows
+from kits.browser_site import (
+    PASSWORD,
+    Site,
+    ThreadServer,
+    Visitors,
+    expect_passed_through,
+    expect_state,
+    log_in,
+    rows,
+    watch_states,
+)
 from kits.contract_client import Client
 from kits.processes import SECRET_KEY
 
@@ -58,6 +68,8 @@ def test_an_administrator_looks_into_the_nodes_and_acts(
     expect(page.locator("#rooms tr")).to_have_count(1)
     expect(page.locator("#sessions")).to_contain_text("mia")
     expect(page.locator("#sessions-place")).to_have_text("1 to 1 of 1")
+    expect(page.locator("#sessions-after")).to_be_disabled()
+    expect(page.locator("#sessions-after")).not_to_have_css("opacity", "1")
 
     # Finding
     page.get_by_placeholder("User, address").fill("nobody of that name")
@@ -78,6 +90,8 @@ def test_an_administrator_looks_into_the_nodes_and_acts(
     expect(page.locator("#room-updates li")).to_have_count(1)
     site.publish({"content_id": "c", "status": "approved", "content_preview": HOSTILE})
     expect(page.locator("#room-updates li").first).to_contain_text(HOSTILE)
+    site.publish({"content_preview": {"of": [HOSTILE]}, "status": {"a": 1}}, "stats_update")
+    expect(page.locator("#room-updates li").first).to_have_text(f'{{"a":1}} {{"of":["{HOSTILE}"]}}')
     expect(page.locator("#rooms td.n").nth(1)).not_to_have_text("–")
     check(page)
 
@@ -86,15 +100,18 @@ def test_an_administrator_looks_into_the_nodes_and_acts(
     end.focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_contain_text("End a session of mia?")
+    expect(page.get_by_role("dialog")).to_contain_text("A live page comes back by itself")
     assert violations(page) == []
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(end).to_be_focused()
     expect_state(member, "live")
+    watch_states(member)
     end.evaluate(ASKED_TWICE)
     page.get_by_role("button", name="End it").click()
     expect(page.locator("#done")).to_have_text("The session of mia has ended.")
-    expect(member.locator("main[data-state=live]")).to_have_count(0)
+    expect_passed_through(member, "reconnecting")
+    expect_state(member, "live")
 
     # Ending a user
     page.get_by_role("button", name="Close").click()

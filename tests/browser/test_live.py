@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 from automoderate import adapters
 from kits import PATIENCE
 from kits.browser_site import (
+    WHOLE,
     Site,
     ThreadServer,
     Visitors,
@@ -387,14 +388,18 @@ def test_a_phone_never_scrolls_sideways(server: ThreadServer, site: Site, visito
         page = visitors.logged_in(**phone)
     else:
         page = visitors.watching(**phone)
+        site.publish(update("c1"))
+        _arrived(page, "c1")
+        assert page.locator(".update__author").evaluate(WHOLE), "a short name is not cut"
         long = "unbroken" * 12
         site.publish(update(long, content_preview=long, rule_name=long, meta_data={long: long}))
-        site.publish({long: long}, "stats_update")
+        site.publish({long: long * 20}, "stats_update")
         _arrived(page, long)
-        page.get_by_role("button", name="Details").click()
+        page.get_by_role("button", name="Details").first.click()
         page.locator("#charts > summary").click()
         page.locator("#stats > summary").click()
         expect(page.locator("#stats-list")).to_be_visible()
+        assert page.locator("#stats-list dt").evaluate("term => term.clientWidth") > 90
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 

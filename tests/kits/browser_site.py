@@ -28,6 +28,9 @@ PASSWORD = "correct horse battery"
 # Complaints that a browser makes about what a test does on purpose.
 EXPECTED = ("Failed to load resource", "WebSocket connection to", "net::ERR_")
 
+# Nothing of an element is cut off, for its ``evaluate``.
+WHOLE = "element => [element, ...element.children].every((each) => each.scrollWidth <= each.clientWidth)"
+
 
 def update(content_id: str, status: str = "approved", **more: Any) -> dict[str, Any]:
     """The data of a moderation_update."""

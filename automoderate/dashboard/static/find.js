@@ -2,11 +2,11 @@
 
 import { setText } from "./elements.js";
 import { Filter, STATUSES } from "./filter.js";
-import { label, shortened } from "./text.js";
+import { label, plain, shortened } from "./text.js";
 
 const SEARCH_PAUSE = 150; // milliseconds that somebody stops typing
 const OPTIONS = 100; // in one menu
-const MENUS = { type: (entry) => label(entry.type), moderator: (entry) => entry.data.moderator_name ?? label(entry.moderator), rule: (entry) => entry.rule };
+const MENUS = { type: (entry) => label(entry.type), moderator: (entry) => plain(entry.data.moderator_name || label(entry.moderator)), rule: (entry) => entry.rule };
 
 export class Find {
   /** `elements`: counters (status -> button), search, type, moderator, rule (select), clear (buttons), more (the words that open the menus). */

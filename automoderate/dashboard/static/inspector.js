@@ -238,9 +238,9 @@ function showRoom({ nodes, updates }) {
   const members = nodes.map(({ node, sessions }) => `${number(sessions)} on ${node}`).join(", ");
   find("room-members").textContent = `Sessions: ${members}. They are listed below.`;
   find("room-updates").replaceChildren(...updates.toReversed().map(({ event, data }) => {
-    const what = data.content_preview ?? plain(data);
+    const what = plain(data.content_preview ?? data);
     const when = data.timestamp === undefined ? "" : ` ${clockTime(readTime(data.timestamp))}`;
-    return make("li", [make("strong", data.status ?? event), `${when} `, make("span", String(what), "plain-list__text")]);
+    return make("li", [make("strong", plain(data.status ?? event)), `${when} `, make("span", what, "plain-list__text")]);
   }));
   find("room-empty").hidden = updates.length > 0;
 }
@@ -264,7 +264,8 @@ function open(projectId) {
 
 async function endSession({ sid, username }) {
   const name = username ?? "somebody who is not logged in";
-  if (!(await confirmed(`End a session of ${name}?`, "Its client is disconnected and does not come back by itself.", "End it"))) return;
+  const text = "Its client is disconnected. A live page comes back by itself while its user is logged in; most other clients do not.";
+  if (!(await confirmed(`End a session of ${name}?`, text, "End it"))) return;
   await doing(act(`sessions/${encodeURIComponent(sid)}/end`), () => `The session of ${name} has ended.`);
 }
 

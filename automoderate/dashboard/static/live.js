@@ -121,7 +121,10 @@ unfold();
 
 const statistics = { list: byId("stats-list"), empty: byId("stats-empty"), time: byId("stats-time") };
 const room = openRoom(projectId, {
-  state: showState,
+  state(name) {
+    showState(name);
+    if (name === "disconnected") watchers.present([]); // who is there is nothing that this page hears any more
+  },
   problem: showProblem,
   opened: (count) => feed.opened(count),
   gap() {

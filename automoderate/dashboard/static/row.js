@@ -26,12 +26,16 @@ export function avatar(person) {
 /** Puts a text on the clipboard; where a page may not, as over plain HTTP, the old way. */
 async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const focused = document.activeElement;
   const field = document.createElement("textarea");
+  field.className = "visually-hidden";
   field.value = text;
   document.body.append(field);
   field.select();
-  document.execCommand("copy");
+  const done = document.execCommand("copy");
   field.remove();
+  focused?.focus({ preventScroll: true }); // which the field took
+  if (!done) throw new Error("The browser has not copied it.");
 }
 
 export class Rows {

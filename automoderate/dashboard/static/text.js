@@ -40,8 +40,9 @@ export function plain(value) {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
-/** A text that is longer than so many characters, cut. */
-export const shortened = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
+/** A text that is longer than so many characters, cut; never through the middle of one. */
+export const shortened = (text, length) =>
+  text.length > length ? `${text.slice(0, length - 1).replace(/[\ud800-\udbff]$/, "")}…` : text;
 
 /** One or two letters for a name: "Ann Lee" -> "AL", "olga" -> "O". */
 export function initials(name) {
