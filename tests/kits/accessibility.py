@@ -10,7 +10,7 @@ from playwright.sync_api import Page, ViewportSize
 from kits import ROOT
 
 CHECKER = ROOT / "node_modules" / "axe-core" / "axe.min.js"
-SIZES: list[ViewportSize] = [{"width": 360, "height": 740}, {"width": 1280, "height": 800}]
+SIZES: list[ViewportSize] = [{"width": 320, "height": 568}, {"width": 1280, "height": 800}]
 SCHEMES: list[Literal["light", "dark"]] = ["light", "dark"]
 
 
