@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from automoderate.directory import accounts
 from kits import PATIENCE
@@ -39,6 +39,12 @@ def root(site: Site) -> accounts.UserInfo:
 def ask_again(page: Page) -> None:
     """Have the page ask now, as it does when somebody comes back to it, and not with the next of its questions."""
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
+def claim_another_page(route: Route) -> None:
+    """Answer as the server does, but for the number of all."""
+    answer = route.fetch()
+    route.fulfill(response=answer, json={**answer.json(), "total": 21})
 
 
 ASKED_TWICE = """button => {
@@ -112,6 +118,7 @@ def test_an_administrator_looks_into_the_nodes_and_acts(
     expect(page.locator("#done")).to_have_text("The session of mia has ended.")
     expect_passed_through(member, "reconnecting")
     expect_state(member, "live")
+    expect(page.locator("[aria-labelledby=sessions-title][tabindex]")).to_be_focused()  # as the row is gone
 
     # Ending a user
     page.get_by_role("button", name="Close").click()
@@ -122,6 +129,17 @@ def test_an_administrator_looks_into_the_nodes_and_acts(
     page.get_by_role("dialog").get_by_role("button", name="End all").click()
     expect(page.locator("#done")).to_have_text("One session of mia ended.")
     expect(member.locator("main[data-state=live]")).to_have_count(0)
+
+    # More than one page
+    page.route("**/api/admin/sessions?*", claim_another_page)
+    ask_again(page)
+    expect(page.locator("#sessions-after")).to_be_enabled()
+    page.locator("#sessions-after").press("Enter")
+    expect(page.locator("#sessions-after")).to_be_disabled()
+    expect(page.locator("#sessions-before")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#sessions-before")).to_be_disabled()
+    expect(page.locator("#sessions-after")).to_be_focused()
 
     # The server goes, and comes back
     page.route("**/api/admin/**", lambda route: route.abort())

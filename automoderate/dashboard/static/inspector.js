@@ -121,15 +121,17 @@ function size(bytes) {
   return bytes < 1024 ** 2 ? `${number(Math.round(bytes / 102.4) / 10)} KiB` : `${number(Math.round(bytes / 104857.6) / 10)} MiB`;
 }
 
-/** Put rows in place of those that are there. Nothing changes where they say the same, and the focus stays. */
+/** Put rows in place of those that are there. Nothing changes where they say the same, and the focus stays, or goes to the table. */
 function fill(id, rows) {
   const body = find(id);
   const fresh = body.cloneNode(false);
   fresh.append(...rows);
   if (fresh.isEqualNode(body)) return;
-  const focused = body.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
+  const held = body.contains(document.activeElement);
+  const focused = held ? document.activeElement.getAttribute("aria-label") : null;
   body.replaceChildren(...rows);
   focus(body, focused);
+  if (held && !body.contains(document.activeElement)) body.closest("[tabindex]").focus({ preventScroll: true });
 }
 
 /** Give the focus to the button of that label, where there is one. */
@@ -230,8 +232,11 @@ function showSessions({ total, sessions }) {
 function showPlace(id, total, shown) {
   const list = lists[id];
   find(`${id}-place`).textContent = shown ? `${number(list.offset + 1)} to ${number(list.offset + shown)} of ${number(total)}` : "None";
-  find(`${id}-before`).disabled = list.offset === 0;
-  find(`${id}-after`).disabled = list.offset + PAGE >= Math.min(total, 800);
+  const [before, after] = [find(`${id}-before`), find(`${id}-after`)];
+  const held = [before, after].indexOf(document.activeElement);
+  before.disabled = list.offset === 0;
+  after.disabled = list.offset + PAGE >= Math.min(total, 800);
+  if (held >= 0 && [before, after][held].disabled) [after, before][held].focus(); // who goes on by keyboard stays here
 }
 
 function showRoom({ nodes, updates }) {
