@@ -352,6 +352,13 @@ def test_on_a_phone_the_list_comes_first_and_the_charts_are_folded(
     page = visitors.watching(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     expect(rows(page).first).to_be_in_viewport()
     expect(page.locator("#pace")).to_be_hidden()
+    page.locator("#filter-approved").click()  # the line of the search is full
+    for menu in page.locator("details.menu").all():
+        menu.locator("summary").click()
+        box = menu.locator(".menu__panel").bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 360, box
+        page.keyboard.press("Escape")
+    page.locator("#clear").click()
     summary = page.locator("#charts > summary")
     expect(summary).to_be_in_viewport()
     summary.click()
