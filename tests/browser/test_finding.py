@@ -355,8 +355,9 @@ def test_on_a_phone_the_list_comes_first_and_the_charts_are_folded(
     page.locator("#filter-approved").click()  # the line of the search is full
     for menu in page.locator("details.menu").all():
         menu.locator("summary").click()
-        box = menu.locator(".menu__panel").bounding_box()
-        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 360, box
+        panel = menu.locator(".menu__panel")
+        assert panel.evaluate("panel => panel.getBoundingClientRect().left") >= 0
+        assert panel.evaluate("panel => panel.getBoundingClientRect().right") <= 360
         page.keyboard.press("Escape")
     page.locator("#clear").click()
     summary = page.locator("#charts > summary")
