@@ -252,6 +252,7 @@ def build(settings: Settings, sockets: Sequence[socket.socket] = (), *, tracer: 
         identification=reader.identification,
         api=ApiOptions(
             prefix=prefix,
+            allowed_origins=frozenset(settings.cors_origin),
             refusal=lambda token: control.refusal(token, secret_key),
             exposition=exposition,
             documents=contract.documents(prefix, signer.session_interface.get_cookie_name(signer)),

@@ -356,8 +356,9 @@ class Settings:
     )  # fmt: skip
     cors_origin: tuple[str, ...] = option(
         (), _several(_origin),
-        "Another origin whose pages may connect with the visitor's session: https://dashboard.example.org, "
-        "capacitor://localhost of an application, or null for pages without one; * allows every site. May be repeated.",
+        "Another origin whose pages may connect, and read the history, with the visitor's session: "
+        "https://dashboard.example.org, capacitor://localhost of an application, or null for pages without one; "
+        "* allows every site. May be repeated.",
         metavar="ORIGIN", multiple=True,
     )  # fmt: skip
     trusted_proxy: tuple[IPv4Network | IPv6Network, ...] = option(

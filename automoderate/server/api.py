@@ -79,6 +79,8 @@ class ApiOptions:
 
     prefix: str = ""
     """Where it is while another application is mounted, as "/realtime"."""
+    allowed_origins: frozenset[str] = frozenset()
+    """Other origins whose pages may read a project's history, with the session of their visitor."""
     refusal: Callable[[str], tuple[str, str] | None] = lambda _token: ("invalid_token", "There are no tokens")
     """Why a token is none of the command line's, which knows the secret key: code and message. None where it is."""
     exposition: Exposition = lambda _stats, _histograms: (b"", "text/plain")
@@ -128,12 +130,12 @@ class Api:
         self._publications = Outage(logger, "publications")
         self._histories = histories
         self._keys = Keys(questions.keys)
-        self._pending = PendingRequests(host)
+        self._pending = PendingRequests(host, options.allowed_origins)
         self.identification = host.identification
         self._gathering = Gathering(host, inspection, jobs)
         self._scraped: tuple[float, Reply] | None = None
         self._admin = Admin(self, options.admin, questions, jobs, self._gathering)
-        self._events: Methods = {"POST": Route(self._publish, MAX_BODY), "GET": Route(self._history)}
+        self._events: Methods = {"POST": Route(self._publish, MAX_BODY), "GET": Route(self._history, for_pages=True)}
         self._paths: Mapping[str, Methods] = {
             "/api/access-changes": {"POST": Route(self._announce, MAX_ANNOUNCEMENT)},
             "/health": {"GET": Route(self._health, always=True)},

@@ -16,6 +16,7 @@ from attrs import define, field, frozen
 
 from automoderate.protocol.broadcast import object_text
 from automoderate.protocol.model import Connection, Request
+from automoderate.protocol.origin import check_origin, cors_headers
 from automoderate.protocol.timers import Timers
 
 __all__ = [
@@ -111,6 +112,8 @@ class Route:
     """Seconds until TimeoutError is raised where the handler waits."""
     always: bool = False
     """Answered also while too many other requests wait."""
+    for_pages: bool = False
+    """The pages of other origins that may connect may read the answer too."""
 
 
 @define(eq=False)
@@ -144,8 +147,9 @@ Methods: TypeAlias = Mapping[str, Route]
 class PendingRequests:
     """The requests that are being received or wait for their answer."""
 
-    def __init__(self, responder: Responder) -> None:
+    def __init__(self, responder: Responder, allowed_origins: frozenset[str]) -> None:
         self._responder = responder
+        self._allowed_origins = allowed_origins
         self._open: dict[Connection, PendingRequest] = {}
         self._held = 0
         self._timers: Timers[PendingRequest] = Timers()
@@ -172,12 +176,14 @@ class PendingRequests:
             allowed = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
             error = HttpError(405, "method_not_allowed", "Method Not Allowed", [("Allow", allowed)])
             self.refuse(connection, error, now)
-        elif request.content_length > route.max_body:
-            self.refuse(connection, _too_large(route), now)
+            return
+        pending = PendingRequest(connection, request, now, route, argument)
+        if request.content_length > route.max_body:
+            self._answer(pending, _too_large(route).answer(), now)
         elif not route.always and (len(self._open) >= MAX_OPEN or self._held + request.content_length > MAX_HELD):
-            self.refuse(connection, busy(), now)
+            self._answer(pending, busy().answer(), now)
         else:
-            self._open[connection] = PendingRequest(connection, request, now, route, argument)
+            self._open[connection] = pending
 
     def receive(self, connection: Connection, data: bytes, now: float) -> None:
         """A piece of its body."""
@@ -235,7 +241,7 @@ class PendingRequests:
 
     def _finish(self, pending: PendingRequest, answer: Reply, now: float) -> None:
         self._close(pending)
-        self._answer(pending.connection, answer, now)
+        self._answer(pending, answer, now)
 
     def _close(self, pending: PendingRequest) -> None:
         self._timers.cancel(pending)
@@ -245,14 +251,21 @@ class PendingRequests:
 
     def refuse(self, connection: Connection, error: HttpError, now: float) -> None:
         """Answer a request of which only the head has come, and ignore its body."""
-        self._answer(connection, error.answer(), now)
+        self._send(connection, error.answer(), (), now)
 
-    def _answer(self, connection: Connection, answer: Reply, now: float) -> None:
+    def _answer(self, pending: PendingRequest, answer: Reply, now: float) -> None:
+        headers: Sequence[Header] = ()
+        if pending.route.for_pages:
+            headers = cors_headers(pending.request, check_origin(pending.request, self._allowed_origins))
+        self._send(pending.connection, answer, headers, now)
+
+    def _send(self, connection: Connection, answer: Reply, more: Sequence[Header], now: float) -> None:
         headers = [
             ("Content-Type", answer.content_type),
             ("Cache-Control", "no-store"),
             ("X-Content-Type-Options", "nosniff"),
             *answer.headers,
+            *more,
         ]
         self._responder.reply(connection, answer.status, answer.body, headers, now)
 

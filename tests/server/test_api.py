@@ -582,6 +582,26 @@ class TestHistory:
         assert [event["data"]["n"] for event in rest["events"]] == [0]
         assert program.request("GET", f"{PATH}?before={ids[0]}").json["events"] == []
 
+    @pytest.mark.parametrize(
+        ("path", "user", "status"),
+        [(PATH, "alice", 200), (PATH, "bob", 403), (PATH, "nobody", 401), (f"{PATH}?limit=x", "alice", 400)],
+    )
+    def test_pages_of_other_origins_that_may_connect_may_read_it(self, path: str, user: str, status: int) -> None:
+        simulation = Simulation(api=ApiOptions(allowed_origins=frozenset({"https://desk.example"})))
+        people(simulation.directory)
+        browser = Program(simulation, Cookie=f"session={user}")
+        allowed = browser.request("GET", path, Origin="https://desk.example")
+        assert allowed.status == status
+        assert allowed.headers["access-control-allow-origin"] == "https://desk.example"
+        assert allowed.headers["access-control-allow-credentials"] == "true"
+        assert allowed.headers["vary"] == "Origin"
+        for other in ("https://elsewhere.example", "null"):
+            reply = browser.request("GET", path, Origin=other)
+            assert reply.status == status
+            assert "access-control-allow-origin" not in reply.headers, "the browser keeps it from the page"
+        reply = browser.request("POST", path, UPDATE, Origin="https://desk.example")
+        assert "access-control-allow-origin" not in reply.headers, "pages do not publish"
+
     def test_a_history_that_does_not_reach_back_says_so(self, program: Program, ids: list[str]) -> None:
         reply = program.request("GET", f"{PATH}?after=1-1")
         assert reply.json == {"events": [], "complete": False, "last_event_id": ids[4]}
