@@ -24,6 +24,8 @@ class _Connection:
     near: socket.socket
     far: socket.socket
     said: bytes = b""
+    ended: bool = False
+    """Its client says no more: it has closed it."""
 
     def cut(self) -> None:
         for end in (self.near, self.far):
@@ -108,7 +110,7 @@ class Cable:
     # Inside
 
     def _with(self, word: bytes) -> list[_Connection]:
-        return [connection for connection in list(self._open) if word in connection.said]
+        return [connection for connection in list(self._open) if word in connection.said and not connection.ended]
 
     def _accept(self) -> None:
         while True:
@@ -146,6 +148,7 @@ class Cable:
                 if word in data:
                     call()
             connection.far.sendall(data)
+        connection.ended = True
         connection.far.shutdown(socket.SHUT_WR)
 
     def _copy_back(self, connection: _Connection) -> None:

@@ -332,7 +332,9 @@ def order(event_id: str) -> tuple[int, ...]:
 
 @pytest.mark.usefixtures("only_told")
 @pytest.mark.parametrize("which", ["subscription", "reading", "either"])
-def test_a_connection_that_is_cut_loses_nothing(new_node: NewNode, cable: Cable, which: str) -> None:
+def test_a_connection_that_is_cut_loses_nothing(
+    new_node: NewNode, cable: Cable, server: RedisServer, which: str
+) -> None:
     near, far = new_node(), new_node(cable)
     far.follow()
     for number in range(6):
@@ -343,7 +345,7 @@ def test_a_connection_that_is_cut_loses_nothing(new_node: NewNode, cable: Cable,
             cable.cut_where(b"SUBSCRIBE")
         else:
             cable.cut_where(b"XREAD")
-        near.publish(*range(10 * number + 5, 10 * number + 10))
+        add(server, *range(10 * number + 5, 10 * number + 10), tell=True)  # which has to be read
         until(lambda before=before: reconnects(far) > before, "it notices")  # type: ignore[misc]
         until(lambda number=number: len(far.numbers) >= 10 * number + 10)  # type: ignore[misc]
     assert far.numbers == list(range(60))
