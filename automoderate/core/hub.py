@@ -1806,9 +1806,10 @@ class Hub:
     @_on_room(Trigger.LOOK, *_INSIDE)
     def _look(self, membership: _Membership, request: _ClientRequest, now: float) -> Iterator[Effect]:
         room, session, presence = membership.room, membership.session, membership.room.presence
-        if not membership.asks_presence or presence is None:
+        if not membership.asks_presence:
             yield from _refuse(session.sid, Error.PRESENCE_REQUIRED, request)
             return
+        assert presence is not None, "presence is kept while somebody who asked is a member"
         self._set_looking(membership, presence, request.content_id)
         if request.ack is not None:
             answer = {"project_id": room.project_id, "content_id": request.content_id}
@@ -1906,10 +1907,15 @@ class Hub:
             room.presence = None
             if presence.wanted_by:
                 yield SharePresence(PresenceReport(room.project_id, presence.number + 1, None))
-        elif not (presence.askers or presence.arrivals or presence.wanted_by):
+        elif not (presence.askers or presence.arrivals or presence.wanted_by or self._waits_for_presence(room)):
             room.presence = None
         else:
             yield from self._notify_in_time(room, presence, now)
+
+    @staticmethod
+    def _waits_for_presence(room: _ProjectRoom) -> bool:
+        """Whether somebody who asked is held, and will be told again who is there."""
+        return any(membership.asks_presence for membership in room.keeping.values())
 
     def _notify_in_time(self, room: _ProjectRoom, presence: _Presence, now: float) -> Iterator[Effect]:
         later = math.inf

@@ -117,6 +117,7 @@ class Member:
 
     def leave(self) -> None:
         self.join, self.users = None, None
+        self.changed_at = 0.0
         self.given.clear()
         self.choices.clear()
 
@@ -178,7 +179,7 @@ class World:
         self.now += self.chance.random() * 0.1
         self.chance.choices(
             (self.publish, self.hear, self.look_up, self.answer, self.join, self.come_or_go, self.change_access,
-             self.mishap), (6, 6, 8, 8, 6, 2, 2, 1)
+             self.look_at, self.mishap), (6, 6, 8, 8, 6, 2, 2, 1, 1)
         )[0]()  # fmt: skip
 
     def publish(self) -> None:
@@ -285,6 +286,12 @@ class World:
     def close(self, member: Member) -> None:
         self.give(Closed(member.sid))
         self.members.pop(member.sid, None)
+
+    def look_at(self) -> None:
+        """A client says what its user looks at, which whoever asked for presence may."""
+        if self.members:
+            sid, content_id = self.chance.choice(list(self.members)), self.chance.choice(("c1", "c2", None))
+            self.give(Received(sid, "looking_at", ({"project_id": "p", "content_id": content_id},)))
 
     def change_access(self) -> None:
         user = self.chance.choice(USERS[:-1])
@@ -444,6 +451,10 @@ class World:
             member.join, member.position, member.users = joins[-1], last, None
             member.given.update(replayed)
             member.choices.add(joins[-1].statuses)
+            if not joins[-1].presence:
+                member.changed_at = 0.0
+        elif event == "error" and data["code"] == "presence_required":
+            assert member.join is None or not member.join.presence
         elif event == "left_project" or (event == "error" and data["code"] in GONE):
             member.leave()
 
@@ -525,8 +536,11 @@ class World:
         if notice.event == "presence_state":
             member.users = {user["user_id"] for user in data["users"]}
             return
+        assert member.users is not None, "something new came before the state"
+        if notice.event == "presence_looking":
+            assert data["user_id"] in member.users - {member.user}
+            return
         assert notice.event == "presence_change"
-        assert member.users is not None, "a change came before the state"
         joined, left = ({user["user_id"] for user in data[key]} for key in ("joined", "left"))
         assert joined or left
         assert self.now - member.changed_at > 0.999, "two changes within a second"

@@ -249,6 +249,33 @@ class TestChanges:
         watched.after(1)
         assert told(enter(watched, "a", "a")) == [change(joined="a")]
 
+    def test_who_is_back_in_time_never_left_for_the_only_one_who_asked_and_waits(self, watched: HubBench) -> None:
+        enter(watched, "t", "v")
+        recheck = watched.give(AccessChanged("u", "p"))[-1]
+        assert isinstance(recheck, Recheck)
+        watched.give(Closed("t"))
+        watched.after(1)
+        effects = watched.give(Rechecked(recheck.ticket, frozenset({"p"})))
+        assert told(effects, "s") == [("state", {"users": people("u", "v")})]
+        assert told(enter(watched, "t", "v")) == []
+        assert told(watched.after(10)) == []
+
+    def test_the_only_one_who_asked_and_waits_is_told_of_changes_once_a_second(self, watched: HubBench) -> None:
+        assert told(enter(watched, "t", "v")) == [change(joined="v")]
+        recheck = watched.give(AccessChanged("u", "p"))[-1]
+        assert isinstance(recheck, Recheck)
+        enter(watched, "a", "a")
+        watched.give(Rechecked(recheck.ticket, frozenset({"p"})))
+        assert told(enter(watched, "b", "b")) == []
+        watched.after(0.9)
+        assert told(enter(watched, "c", "c")) == []
+
+    def test_nothing_is_kept_for_one_that_waited_and_is_gone(self, watched: HubBench) -> None:
+        enter(watched, "t", "v")
+        watched.give(AccessChanged("u", "p"))
+        watched.give(Closed("s"))
+        assert watched.hub._rooms["p"].presence is None
+
     def test_a_session_that_is_dropped_while_it_waits_leaves(self) -> None:
         bench = HubBench(Limits(max_catch_up=0))
         bench.connect()
@@ -443,7 +470,11 @@ class TestLooking:
         two.give(AccessChanged("v", "p"))
         assert told(self.looking_at(two, "c1")) == [look("v", "c1")]
 
-    def test_when_nothing_is_kept_any_more_it_is_an_error(self, watched: HubBench) -> None:
+    def test_the_only_one_who_asked_may_look_while_access_is_looked_up(self, watched: HubBench) -> None:
         watched.give(AccessChanged("u", "p"))
         enter(watched, "t", "v")
-        assert self.looking_at(watched, "c1", sid="s") == [Emit("s", "error", error(Error.PRESENCE_REQUIRED, "p"))]
+        assert self.looking_at(watched, "c1", sid="s") == []
+        assert told(enter(watched, "a", "a", presence=True), "a") == [
+            ("state", {"users": people("u", "v", "a")}),
+            look("u", "c1"),
+        ]

@@ -257,10 +257,11 @@ class TestFaults:
 
 
 class Visitor:
-    """A user with up to two sessions, who come, ask or do not, look at something, move and go."""
+    """A user with up to two sessions, who come, ask or do not, change their mind, look at something, move and go."""
 
-    def __init__(self, cluster: Cluster, chance: random.Random, user: str) -> None:
-        self.cluster, self.chance, self.user = cluster, chance, user
+    def __init__(self, cluster: Cluster, chance: random.Random, user: str, asking: float) -> None:
+        """``asking``: how likely a session is to ask who is there."""
+        self.cluster, self.chance, self.user, self.asking = cluster, chance, user, asking
         self.sessions: dict[str, tuple[int, Watcher, bool]] = {}
         self.looking: dict[str, str | None] = {}
         """What each session said last."""
@@ -270,14 +271,25 @@ class Visitor:
         sid = self.chance.choice(list(self.sessions)) if self.sessions else None
         if sid is None or (len(self.sessions) < 2 and self.chance.random() < 0.4):
             self.count += 1
-            index, asks = self.chance.randrange(len(self.cluster.nodes)), self.chance.random() < 0.6
+            index, asks = self.chance.randrange(len(self.cluster.nodes)), self.chance.random() < self.asking
             sid = f"{self.user}{self.count}"
             self.sessions[sid] = index, self.cluster[index].enter(sid, self.user, presence=asks), asks
-        elif self.chance.random() < 0.5:
+        elif self.chance.random() < 0.4:
             self.cluster[self.sessions.pop(sid)[0]].close(sid)
+        elif self.chance.random() < 0.5:
+            self.ask_again(sid, self.chance.random() < (0.7 if self.sessions[sid][2] else self.asking))
         elif self.sessions[sid][2]:
             self.looking[sid] = self.chance.choice(["c1", "c2", None])
             self.cluster[self.sessions[sid][0]].look(sid, self.looking[sid])
+
+    def ask_again(self, sid: str, asks: bool) -> None:
+        index, watcher, _ = self.sessions[sid]
+        node = self.cluster[index]
+        node.grant(node.ask(sid=sid, presence=asks))
+        if not asks:
+            self.looking[sid] = None
+            watcher = node.watchers[sid] = Watcher()
+        self.sessions[sid] = index, watcher, asks
 
     def looks(self) -> set[str | None]:
         """What may be known of what the user looks at."""
@@ -294,7 +306,8 @@ def test_whatever_happens_every_client_ends_up_knowing_who_is_there(seed: int) -
     chance = random.Random(seed)
     for _ in range(8):
         cluster = Cluster(3)
-        visitors = [Visitor(cluster, chance, f"u{number}") for number in range(6)]
+        asking, pace = chance.choice((0.2, 0.6)), chance.choice((0.4, 2.0))
+        visitors = [Visitor(cluster, chance, f"u{number}", asking) for number in range(6)]
         for _ in range(150):
             chance.choice(visitors).act()
             if chance.random() < 0.02:
@@ -304,12 +317,14 @@ def test_whatever_happens_every_client_ends_up_knowing_who_is_there(seed: int) -
                     visitor.forget(index)
             cluster.lost = chance.random() < 0.1
             cluster.delay = chance.random() * 0.2
-            cluster.advance(chance.random() * 2)
+            cluster.advance(chance.random() * pace)
         cluster.lost = False
         cluster.advance(40)
         there = {visitor.user for visitor in visitors if visitor.sessions}
         watchers = [session[1] for visitor in visitors for session in visitor.sessions.values() if session[2]]
         assert [users(watcher) for watcher in watchers] == [there] * len(watchers)
+        others = [session[1] for visitor in visitors for session in visitor.sessions.values() if not session[2]]
+        assert not any(watcher.told for watcher in others), "told without having asked"
         for watcher in watchers:
             for other in visitors:
                 sessions = {session[1] for session in other.sessions.values()}
