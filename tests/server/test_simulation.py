@@ -125,7 +125,13 @@ class Follower:
             payload["presence"] = True
         self.asked = wish
         self.replayed.clear()
-        self.client.emit("join_project", payload)
+        self.client.emit("join_project", payload, ack=lambda answer: self.on_answer(wish, answer))
+
+    def on_answer(self, wish: Wish, answer: dict[str, Any]) -> None:
+        """A join was answered. What it was told of losing access may have been said before that join was heard."""
+        if self.asked is wish:
+            assert "room" not in answer, "acknowledged without having joined"
+            self.asked = None
 
     def on_event(self, item: ReceivedEvent) -> None:
         if item.event == "connected" and self.wants:
@@ -159,7 +165,7 @@ class Follower:
         recovered = data.get("recovered")
         assert (recovered is None) == (wish.after is None)
         if self.in_room:
-            self.expect_none_between(number + 1)
+            self.expect_none_between(number + 1, self.wish)
         kept = self.world.kept(self.project_id, number, wish.recent) if wish.after is None else []
         if recovered and not self.in_room:
             assert wish.after is not None
@@ -181,7 +187,6 @@ class Follower:
             self.forget()
         elif data["code"] in ("timeout", "server_error") and data.get("project_id"):
             assert not self.replayed
-            self.asked = None
             if self.wants:
                 self.world.later(1.0, self.try_again)
 
@@ -193,8 +198,9 @@ class Follower:
     def forget(self) -> None:
         """Out of the room for good: what comes next is no continuation."""
         self.in_room = False
-        self.asked = self.last_event_id = self.last_number = None
+        self.last_event_id = self.last_number = None
         self.given.clear()
+        self.replayed.clear()
 
     def on_update(self, data: dict[str, Any]) -> None:
         assert data["project_id"] == self.project_id
@@ -210,7 +216,7 @@ class Follower:
         self.replayed.append(number)
         if not self.in_room:
             if self.asked.after is not None or len(self.replayed) > 1:
-                self.expect_none_between(number)
+                self.expect_none_between(number, self.asked)
             self.last_number, self.last_event_id = number, data["event_id"]
 
     def follows(self, number: int) -> bool:
@@ -218,11 +224,11 @@ class Follower:
         assert self.last_number is not None
         return self.wish.chosen(range(self.last_number + 1, number + 1)) == [number]
 
-    def expect_none_between(self, number: int) -> None:
+    def expect_none_between(self, number: int, wish: Wish) -> None:
         """Nothing that it chose was missed between the newest it has and this one, which is newer."""
         if self.last_number is not None:
             assert number > self.last_number, f"{self}: {number} came after {self.last_number}"
-            missed = self.wish.chosen(range(self.last_number + 1, number))
+            missed = wish.chosen(range(self.last_number + 1, number))
             assert not missed, f"{self}: {number} came after {self.last_number}"
 
     def leave(self) -> None:
@@ -426,7 +432,7 @@ def test_the_contract_holds_whatever_happens(seed: int) -> None:
     assert len(inside) > CLIENTS // 8, "a run that lets hardly anybody in says nothing"
     for follower in inside:
         assert follower.last_number is not None
-        follower.expect_none_between(len(world.published[follower.project_id]))
+        follower.expect_none_between(len(world.published[follower.project_id]), follower.wish)
         if follower.wish.presence:
             there = {other.user_id for other in inside if other.project_id == follower.project_id}
             assert follower.users == there, f"{follower} knows of others"
