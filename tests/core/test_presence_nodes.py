@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from automoderate.core.hub import PresenceReport, PresenceShared, PresentUser
+from automoderate.core.hub import AccessChanged, CheckAccess, PresenceReport, PresenceShared, PresentUser
+from kits.hub_bench import of_type
 from kits.hub_cluster import Cluster, Watcher
 
 
@@ -269,6 +270,9 @@ class Visitor:
 
     def act(self) -> None:
         sid = self.chance.choice(list(self.sessions)) if self.sessions else None
+        if sid is not None and self.has_just_heard(sid) and self.chance.random() < 0.5:
+            self.ask_again(sid, asks=True)
+            return
         if sid is None or (len(self.sessions) < 2 and self.chance.random() < 0.4):
             self.count += 1
             index, asks = self.chance.randrange(len(self.cluster.nodes)), self.chance.random() < self.asking
@@ -277,15 +281,25 @@ class Visitor:
         elif self.chance.random() < 0.4:
             self.cluster[self.sessions.pop(sid)[0]].close(sid)
         elif self.chance.random() < 0.5:
-            self.ask_again(sid, self.chance.random() < (0.7 if self.sessions[sid][2] else self.asking))
+            asks = self.chance.random() < (0.7 if self.sessions[sid][2] else self.asking)
+            self.ask_again(sid, asks=asks)
+        elif self.chance.random() < 0.3:
+            node = self.cluster[self.sessions[sid][0]]
+            node.give(AccessChanged(self.user, "p"))
         elif self.sessions[sid][2]:
             self.looking[sid] = self.chance.choice(["c1", "c2", None])
             self.cluster[self.sessions[sid][0]].look(sid, self.looking[sid])
 
-    def ask_again(self, sid: str, asks: bool) -> None:
+    def has_just_heard(self, sid: str) -> bool:
+        changes = self.sessions[sid][1].changes()
+        return self.sessions[sid][2] and bool(changes) and self.cluster.now < changes[-1] + 0.5
+
+    def ask_again(self, sid: str, *, asks: bool) -> None:
         index, watcher, _ = self.sessions[sid]
         node = self.cluster[index]
-        node.grant(node.ask(sid=sid, presence=asks))
+        node.confirm()
+        for check in of_type(node.send("join_project", {"project_id": "p", "presence": asks}, sid=sid), CheckAccess):
+            node.grant(check)  # there is none while its access is looked up
         if not asks:
             self.looking[sid] = None
             watcher = node.watchers[sid] = Watcher()
@@ -304,10 +318,10 @@ class Visitor:
 def test_whatever_happens_every_client_ends_up_knowing_who_is_there(seed: int) -> None:
     print(f"seed {seed}: python -m pytest tests/core/test_presence_nodes.py --first-seed {seed} --seeds 1")
     chance = random.Random(seed)
-    for _ in range(8):
+    for _ in range(20):
         cluster = Cluster(3)
-        asking, pace = chance.choice((0.2, 0.6)), chance.choice((0.4, 2.0))
-        visitors = [Visitor(cluster, chance, f"u{number}", asking) for number in range(6)]
+        asking, pace = chance.choice((0.2, 0.6)), chance.choice((0.3, 2.0))
+        visitors = [Visitor(cluster, chance, f"u{number}", asking) for number in range(chance.choice((3, 6)))]
         for _ in range(150):
             chance.choice(visitors).act()
             if chance.random() < 0.02:
@@ -315,11 +329,16 @@ def test_whatever_happens_every_client_ends_up_knowing_who_is_there(seed: int) -
                 cluster.kill(index)
                 for visitor in visitors:
                     visitor.forget(index)
+            if chance.random() < 0.3:
+                chance.choice(cluster.nodes).confirm()
             cluster.lost = chance.random() < 0.1
             cluster.delay = chance.random() * 0.2
             cluster.advance(chance.random() * pace)
         cluster.lost = False
-        cluster.advance(40)
+        for _ in range(80):
+            cluster.advance(0.5)
+            for node in cluster.nodes:
+                node.confirm()
         there = {visitor.user for visitor in visitors if visitor.sessions}
         watchers = [session[1] for visitor in visitors for session in visitor.sessions.values() if session[2]]
         assert [users(watcher) for watcher in watchers] == [there] * len(watchers)

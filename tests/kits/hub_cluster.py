@@ -15,6 +15,8 @@ from automoderate.core.hub import (
     Input,
     Leave,
     PresenceShared,
+    Recheck,
+    Rechecked,
     Replay,
     SharePresence,
     Tick,
@@ -75,6 +77,8 @@ class Node(HubBench):
         self.listening: set[str] = set()
         self.members: set[str] = set()
         """Sids. While there are any, others' messages come to this node."""
+        self.rechecks: list[Recheck] = []
+        """Whose access is looked up again, and was not found out yet."""
 
     def give(self, item: Input) -> list[Effect]:
         self.now = self.cluster.now
@@ -86,6 +90,8 @@ class Node(HubBench):
     def perform(self, effect: Effect) -> None:
         if isinstance(effect, SharePresence):
             self.cluster.send(self, effect)
+        elif isinstance(effect, Recheck):
+            self.rechecks.append(effect)
         elif isinstance(effect, Replay):
             self.watcher(effect.sid).hear(self.now, effect.update)
         elif isinstance(effect, Enter) and effect.room == ROOM:
@@ -107,6 +113,12 @@ class Node(HubBench):
         self.join(sid=sid, presence=presence)
         self.members.add(sid)
         return self.watcher(sid)
+
+    def confirm(self) -> None:
+        """All whose access is looked up again may still see everything."""
+        while self.rechecks:
+            recheck = self.rechecks.pop()
+            self.give(Rechecked(recheck.ticket, frozenset(recheck.project_ids)))
 
     def look(self, sid: str, content_id: str | None) -> None:
         self.send("looking_at", {"project_id": "p", "content_id": content_id}, sid=sid)
