@@ -134,8 +134,9 @@ class Follower:
             self.asked = None
 
     def on_event(self, item: ReceivedEvent) -> None:
-        if item.event == "connected" and self.wants:
-            self.join()
+        if item.event == "connected":
+            if self.wants and self.asked is None:
+                self.join()
         elif item.event == "joined_project":
             self.on_joined(item.data)
         elif item.event == "left_project":
