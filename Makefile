@@ -70,7 +70,7 @@ matrix: $(READY)  ## Write docs/test-matrix.md: what passes on which adapter
 		tests/adapters tests/contract tests/integrations
 
 simulate: $(READY)  ## Run the seeded simulation longer (SEEDS=1000)
-	$(BIN)/python -m pytest -q tests/server/test_simulation.py --seeds $(or $(SEEDS),1000)
+	$(BIN)/python -m pytest -q tests/core/test_members_at_random.py tests/server/test_simulation.py --seeds $(or $(SEEDS),1000)
 
 soak: $(READY)  ## Break a Redis and two nodes under 200 clients, and see what they miss (SECONDS=600 SEED=17)
 	scripts/install-services
