@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kits.fuzzing import CONNECTIONS, VERBS, Line, Stage, play_measured, script, seeds, steps
+from kits.fuzzing import CONNECTIONS, VERBS, Line, Stage, is_work, play_measured, script, seeds, steps
 from kits.hostile import CASES
 
 SEEDS = list(seeds())
@@ -75,3 +77,11 @@ def test_memory_and_work_out_of_proportion_are_found(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Stage, "_publish", lambda *_: [len("") for _ in range(100_000)])
     with pytest.raises(AssertionError, match="calls for"):
         play_measured(script((0, "publish", b"")))
+
+
+def test_calls_of_the_fuzzer_are_not_the_servers_work() -> None:
+    assert is_work("call", None)
+    assert is_work("c_call", len)
+    assert is_work("c_call", b"".split)
+    assert not is_work("c_call", SimpleNamespace(__module__="atheris.native"))
+    assert not is_work("return", None)
