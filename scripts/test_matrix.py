@@ -69,8 +69,9 @@ class Matrix:
 
     def tables(self) -> Iterable[str]:
         """The page's lines, a table a file."""
-        columns = list(dict.fromkeys(column for _, _, column in self.cells))
-        for file in dict.fromkeys(file for file, _, _ in self.cells):
+        places = sorted(self.cells, key=lambda place: place[0])  # and in a file in the order of its tests
+        columns = list(dict.fromkeys(column for _, _, column in places))
+        for file in dict.fromkeys(file for file, _, _ in places):
             shown = [column for column in columns if any((f, c) == (file, column) for f, _, c in self.cells)]
             yield f"## {file}\n"
             yield f"| | {' | '.join(shown)} |"
