@@ -83,5 +83,6 @@ def test_calls_of_the_fuzzer_are_not_the_servers_work() -> None:
     assert is_work("call", None)
     assert is_work("c_call", len)
     assert is_work("c_call", b"".split)
-    assert not is_work("c_call", SimpleNamespace(__module__="atheris.native"))
+    for module in ("atheris.native", "atheris.core_with_libfuzzer"):  # before it begins, and then
+        assert not is_work("c_call", SimpleNamespace(__module__=module))
     assert not is_work("return", None)
