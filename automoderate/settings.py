@@ -30,9 +30,6 @@ MAX_SECONDS = 1_000_000
 MAX_SHOWN = 100
 """Characters of a value that are repeated where it cannot be used."""
 
-IPV4_MAPPED = IPv6Network("::ffff:0:0/96")
-"""IPv4 addresses, written as those of IPv6 (RFC 4291, section 2.5.5.2)."""
-
 T = TypeVar("T")
 Parse = Callable[[Any], T]
 
@@ -234,9 +231,10 @@ def _network(value: Any) -> IPv4Network | IPv6Network:
     except ValueError:
         pass
     else:
-        if isinstance(network, IPv6Network) and network.network_address in IPV4_MAPPED and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+        if mapped is not None and network.prefixlen >= 96:
             # As a socket for both shows it. Such an address counts as IPv4 wherever one is read.
-            return IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
+            return IPv4Network((mapped, network.prefixlen - 96))
         return network
     try:
         meant = ip_interface(value).network
