@@ -252,7 +252,6 @@ def build(settings: Settings, sockets: Sequence[socket.socket] = (), *, tracer: 
         identification=reader.identification,
         api=ApiOptions(
             prefix=prefix,
-            allowed_origins=frozenset(settings.cors_origin),
             refusal=lambda token: control.refusal(token, secret_key),
             exposition=exposition,
             documents=contract.documents(prefix, signer.session_interface.get_cookie_name(signer)),
@@ -408,7 +407,7 @@ def _mounted_application(settings: Settings) -> WSGIApplication | None:
 
 def _look_at_cookie(settings: Settings, theirs: Flask) -> None:
     """Say so where browsers do not send the session cookie to our endpoint: every visitor would be anonymous."""
-    path, endpoint = theirs.session_interface.get_cookie_path(theirs), _protocol_config(settings).path
+    path, endpoint = theirs.session_interface.get_cookie_path(theirs), Config().path
     if not f"{endpoint}/".startswith(f"{path.rstrip('/')}/"):  # RFC 6265, section 5.1.4
         log.warning(
             "browsers send the session cookie of %s below %s only, and not to %s, where everybody would then count as "

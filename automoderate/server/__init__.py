@@ -74,9 +74,8 @@ class Server(Layer[events.SocketIOEvent]):
         spans, where there is one.
         """
         self.identification = identification
-        self._wire = SocketIOServer(
-            protocol or Config(), new_id=new_id, credential=self._credential, identification=identification
-        )
+        protocol = protocol or Config()
+        self._wire = SocketIOServer(protocol, new_id=new_id, credential=self._credential, identification=identification)
         super().__init__(self._wire)
         self._directory = directory
         self.backplane = backplane
@@ -107,7 +106,9 @@ class Server(Layer[events.SocketIOEvent]):
         if api is not None:
             asked = Questions(self._identities, self._accesses, admins, self._rechecks, keys, pings)
             inspection = Inspection(self._hub, self._clients, self.stats, Meter(self._out), self._refusals, api.about)
-            self._api = Api(self, api, asked, self._jobs, inspection, histories=self._histories)
+            self._api = Api(
+                self, api, asked, self._jobs, inspection, histories=self._histories, origins=protocol.allowed_origins
+            )
         self._effects: deque[hub.Effect] = deque()
         self._performing = False
         self._counters: Counter[str] = Counter(_FROM_THE_START)

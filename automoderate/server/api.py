@@ -79,8 +79,6 @@ class ApiOptions:
 
     prefix: str = ""
     """Where it is while another application is mounted, as "/realtime"."""
-    allowed_origins: frozenset[str] = frozenset()
-    """Other origins whose pages may read a project's history, with the session of their visitor."""
     refusal: Callable[[str], tuple[str, str] | None] = lambda _token: ("invalid_token", "There are no tokens")
     """Why a token is none of the command line's, which knows the secret key: code and message. None where it is."""
     exposition: Exposition = lambda _stats, _histograms: (b"", "text/plain")
@@ -121,8 +119,9 @@ class Api:
         inspection: Inspection,
         *,
         histories: Outage,
+        origins: frozenset[str],
     ) -> None:
-        """``histories`` are the readings of the history that fail."""
+        """``histories`` are the readings of the history that fail; pages of ``origins`` may connect, and read one."""
         self._host = host
         self._options = options
         self._questions = questions
@@ -130,7 +129,7 @@ class Api:
         self._publications = Outage(logger, "publications")
         self._histories = histories
         self._keys = Keys(questions.keys)
-        self._pending = PendingRequests(host, options.allowed_origins)
+        self._pending = PendingRequests(host, origins)
         self.identification = host.identification
         self._gathering = Gathering(host, inspection, jobs)
         self._scraped: tuple[float, Reply] | None = None

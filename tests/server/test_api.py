@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from automoderate.core.hub import History, Update
 from automoderate.metrics import exposition
+from automoderate.protocol.config import Config
 from automoderate.server import keys, requests
 from automoderate.server.api import ApiOptions
 from automoderate.server.interfaces import BackplaneBusy, BackplaneRefused, BackplaneUnavailable, ProjectUnusable
@@ -587,7 +588,7 @@ class TestHistory:
         [(PATH, "alice", 200), (PATH, "bob", 403), (PATH, "nobody", 401), (f"{PATH}?limit=x", "alice", 400)],
     )
     def test_pages_of_other_origins_that_may_connect_may_read_it(self, path: str, user: str, status: int) -> None:
-        simulation = Simulation(api=ApiOptions(allowed_origins=frozenset({"https://desk.example"})))
+        simulation = Simulation(api=ApiOptions(), config=Config(allowed_origins=frozenset({"https://desk.example"})))
         people(simulation.directory)
         browser = Program(simulation, Cookie=f"session={user}")
         allowed = browser.request("GET", path, Origin="https://desk.example")
