@@ -16,7 +16,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from automoderate import __version__
-from automoderate.cli.common import printable
+from automoderate.cli.common import harmless
 
 COMMANDS = {
     "serve": ("automoderate.cli.serve:serve", "Serve the dashboard and live updates."),
@@ -80,7 +80,7 @@ def _one_line(error: click.ClickException) -> str:
     message = " ".join(error.format_message().split())
     if isinstance(error, click.UsageError) and error.ctx is not None:
         message = f"{message.rstrip('.')}; see {error.ctx.command_path} --help"
-    return printable(message)
+    return harmless(message)
 
 
 @click.group(cls=_Root, context_settings={"help_option_names": ["-h", "--help"]})

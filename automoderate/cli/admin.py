@@ -16,7 +16,7 @@ import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from automoderate.cli.announce import Announcer, announce, announcer
-from automoderate.cli.common import Unavailable, WrongUsage, load_settings, printable, settings_options
+from automoderate.cli.common import Unavailable, WrongUsage, harmless, load_settings, settings_options
 from automoderate.cli.login import has_terminal, piped_password
 from automoderate.cli.running import DEFAULT_URL
 from automoderate.core.hub import AccessChanged, LoggedOut
@@ -503,4 +503,4 @@ def _print(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
 def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return printable(str(value))
+    return harmless(value)

@@ -1,4 +1,4 @@
-"""What commands share: the flags that are options of the server, the two ways to end, and how they were called."""
+"""What commands share: flags of options of the server, the two ways to end, how they were called, safe text."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,9 +15,11 @@ import click
 
 from automoderate.settings import CONFIG_VARIABLE, OPTIONS, Loaded, Option, SettingsError, load
 
-__all__ = ["Unavailable", "WrongUsage", "load_settings", "printable", "program", "settings_options"]
+__all__ = ["Unavailable", "WrongUsage", "harmless", "load_settings", "program", "settings_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_HARMLESS = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}")
 
 
 class WrongUsage(click.ClickException):
@@ -82,6 +85,11 @@ def program() -> str:
     return shlex.quote(shown) + (" -m automoderate" if as_module else "")
 
 
-def printable(text: str) -> str:
-    """A text without what a terminal would obey. A name may hold anything."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+def harmless(value: object) -> str:
+    """``value`` as text in which everything that could move a cursor, ring a bell or turn text around is escaped."""
+    return "".join(
+        character if character.isprintable() or character in _HARMLESS
+        else " " if unicodedata.category(character) == "Zs"
+        else character.encode("unicode_escape").decode()
+        for character in str(value)
+    )  # fmt: skip

@@ -11,9 +11,8 @@ import click
 import requests
 from attrs import frozen
 
-from automoderate.cli.common import Unavailable, WrongUsage, load_settings, settings_options
+from automoderate.cli.common import Unavailable, WrongUsage, harmless, load_settings, settings_options
 from automoderate.cli.running import DEFAULT_URL, ask_server
-from automoderate.cli.watch import harmless
 from automoderate.notifier.http import check_url
 from automoderate.server.gathering import gathered
 from automoderate.server.interfaces import BackplaneUnavailable

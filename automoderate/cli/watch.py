@@ -13,7 +13,6 @@ import queue
 import re
 import sys
 import threading
-import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -26,7 +25,7 @@ import requests
 import socketio
 from attrs import define, field, frozen
 
-from automoderate.cli.common import Unavailable, WrongUsage
+from automoderate.cli.common import Unavailable, WrongUsage, harmless
 from automoderate.cli.login import TIMEOUT, cookies, credentials, log_in, login_options
 from automoderate.core.hub import parse_event_id
 from automoderate.notifier.http import check_url, shown_url
@@ -38,7 +37,6 @@ INTERRUPTED = 130
 _ASK_AGAIN = 3.0
 _TEMPORARY = frozenset({"timeout", "server_error", "rate_limited"})
 _COLOURS = {"approved": "green", "rejected": "red", "flagged": "yellow", "pending": "cyan"}
-_HARMLESS = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}")
 
 
 @click.command(short_help="Print a project's updates as they come.")
@@ -140,16 +138,6 @@ def _time(fields: dict[str, Any]) -> str:
         return datetime.fromtimestamp(published[0] / 1000).strftime("%H:%M:%S") if published else "--:--:--"
     except (ValueError, OverflowError, OSError):
         return "--:--:--"
-
-
-def harmless(value: object) -> str:
-    """``value`` as text in which everything that could move a cursor, ring a bell or turn text around is escaped."""
-    return "".join(
-        character if character.isprintable() or character in _HARMLESS
-        else " " if unicodedata.category(character) == "Zs"
-        else character.encode("unicode_escape").decode()
-        for character in str(value)
-    )  # fmt: skip
 
 
 def _note(text: str) -> None:

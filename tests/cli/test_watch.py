@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 
 from automoderate.cli import login as login_module
 from automoderate.cli import watch as watch_module
-from automoderate.cli.watch import Watcher, describe, harmless, watch
+from automoderate.cli.common import harmless
+from automoderate.cli.watch import Watcher, describe, watch
 from kits import PATIENCE
 from kits.cables import Cable, NoWebSocket
 from kits.live_server import PASSWORD, LiveServer, running_server
