@@ -36,12 +36,12 @@ MANY = 100
 _SPACE = r"(?:\s|/\*(?:[^*]|\*(?!/))*\*/|--[^\n]*\n)+"
 """What may stand between two words of a statement: white space and comments."""
 _WRITES = re.compile(
-    r"\b(?:delete from|update(?: or \w+)?|truncate(?: table)?|(?:insert or replace|replace|merge) into"
+    r"\b(?:delete from|update(?: or \w+)?|(?:insert or replace|replace|merge) into"
     r"|insert into(?=.*\bdo update\b)) (?:only )?(?:[\w\"`\[\]]+\s*\.\s*)?[\"`\[]?".replace(" ", _SPACE)
     + rf"({USERS}|{PROJECTS}|{MEMBERS})\b",
     re.IGNORECASE | re.DOTALL,
 )
-_TRUNCATES = re.compile(r"\btruncate\b[^;]*", re.IGNORECASE)
+_TRUNCATES = re.compile(rf"\btruncate\b(?:{_SPACE}|[^;])*", re.IGNORECASE | re.DOTALL)
 _TABLES = re.compile(rf"\b(?:{USERS}|{PROJECTS}|{MEMBERS})\b", re.IGNORECASE)
 """Several tables may be emptied by one statement."""
 _READS = ("SELECT", "BEGIN", "COMMIT", "PRAGMA", "SHOW")
