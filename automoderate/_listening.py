@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any
 
 from automoderate._threads import real
@@ -22,9 +22,10 @@ FIRST_PASSED = 3
 def listen(host: str | Sequence[str], port: int, *, reuse_port: bool = False) -> list[socket.socket]:
     """Non-blocking listening sockets for every address of each ``host`` ("" for all interfaces), all on one port.
 
-    ``::`` takes IPv4 too, as it does with Node, unless an address of IPv4 is there besides. With ``port`` 0 the first
-    socket's free port is taken for the others too. Connections are shared with every other socket on the port where
-    all of them say ``reuse_port``. Raises ``OSError`` naming the address.
+    ``::`` takes IPv4 too, as it does with Node, unless an address of IPv4 is there besides. What ``0.0.0.0`` or ``::``
+    takes anyway may be named besides, as with nginx. With ``port`` 0 the first socket's free port is taken for the
+    others too. Connections are shared with every other socket on the port where all of them say ``reuse_port``. Raises
+    ``OSError`` naming the address.
     """
     sockets = bind(host, port, reuse_port=reuse_port)
     for listener in sockets:
@@ -41,7 +42,7 @@ def listen(host: str | Sequence[str], port: int, *, reuse_port: bool = False) ->
 def bind(host: str | Sequence[str], port: int, *, reuse_port: bool) -> list[socket.socket]:
     """The sockets of ``listen`` before they listen: the port is taken, and no client can connect yet."""
     hosts = [host] if isinstance(host, str) else host
-    found = dict.fromkeys(address for name in hosts for address in _addresses(name, port))
+    found = _without_covered(dict.fromkeys(address for name in hosts for address in _addresses(name, port)))
     both = not any(family == socket.AF_INET for family, _ in found)
     sockets: list[socket.socket] = []
     try:
@@ -125,6 +126,13 @@ def _addresses(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
     except socket.gaierror as error:
         raise OSError(error.errno, f"cannot listen on {host!r}: {error.strerror}") from error
     return [(family, address) for family, _, _, _, address in found]
+
+
+def _without_covered(found: Iterable[tuple[int, tuple[Any, ...]]]) -> list[tuple[int, tuple[Any, ...]]]:
+    """Leave out each address that another one, which is all of its family, covers: both cannot have the port."""
+    found = list(found)
+    whole = {family: address for family, address in found if address[0] in ("0.0.0.0", "::")}
+    return [(family, address) for family, address in found if whole.get(family, address) == address]
 
 
 def _bind(family: int, address: tuple[Any, ...], reuse_port: bool, both: bool) -> socket.socket:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from automoderate._listening import listen
 from kits.adapters import Peerside, Running, Script, Start
 
 
@@ -38,6 +39,23 @@ def test_several_hosts_share_one_port(start: Start) -> None:
     assert {port for _, port in addresses} == {server.port}
     for host, port in addresses:
         assert f"local_address='{host}'" in ask((host, port))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "addresses"),
+    [
+        (("127.0.0.1", "0.0.0.0", "127.0.0.2"), ["0.0.0.0"]),
+        (("::1", "::"), ["::"]),
+        (("0.0.0.0", "::1", "127.0.0.1"), ["0.0.0.0", "::1"]),
+    ],
+)
+def test_all_addresses_of_a_family_are_each_of_them_too(hosts: tuple[str, ...], addresses: list[str]) -> None:
+    """Two sockets for one address would be refused: the port is taken, by ourselves."""
+    listening = listen(hosts, 0)
+    found = [listener.getsockname()[0] for listener in listening]
+    for listener in listening:
+        listener.close()
+    assert found == addresses
 
 
 def test_a_host_of_several_that_is_not_ours_is_named_and_the_others_are_let_go(kind: str) -> None:
