@@ -274,8 +274,8 @@ class Answer:
             if close is not None:
                 close()
 
-    def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None, /) -> Callable[[bytes], object]:
-        """PEP 3333's ``start_response``."""
+    def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Callable[[bytes], object]:
+        """PEP 3333's ``start_response``, with the names of arguments that other servers give it."""
         if exc_info is not None and exc_info[1] is not None:
             if self._sent:
                 raise exc_info[1].with_traceback(exc_info[2])

@@ -237,7 +237,8 @@ def test_pieces_are_sent_as_they_are_produced(start: Start) -> None:
 
 def test_the_write_callable(start: Start) -> None:
     def imperative(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        write = start_response(OK, TEXT)
+        # Middleware that was written for Werkzeug or gunicorn names the arguments as these do.
+        write = start_response(status=OK, headers=TEXT, exc_info=None)
         write(b"written, ")
         return [b"then returned"]
 
