@@ -29,8 +29,9 @@ FROM_A_BROWSER = (
 )
 """How to get a cookie where this command cannot."""
 
-_FORMS = ("/auth/login", "/")
-"""Where a login form is looked for: at the dashboard's own address, then where the start page leads to."""
+_FORMS = ("/auth/login", "/", "/realtime/inspector")
+"""Where a login form is looked for: at the dashboard's own address, then where the start page leads to, then where the
+inspector beside a mounted application sends visitors, which is the login page that its Flask-Login knows."""
 
 
 def login_options(command: F) -> F:
@@ -222,7 +223,7 @@ def _refused(answer: requests.Response, page: str, name: str) -> NoReturn:
 
 def cookies(given: str) -> dict[str, str]:
     """The cookies in what was given; a value by itself is that of Flask's usual ``session`` cookie."""
-    header = given if re.match(r"[\w-]+=", given) else f"session={given}"
+    header = given if re.match(r"[\w!#$%&'*+.^`|~-]+=", given, re.ASCII) else f"session={given}"
     if not (header.isascii() and header.isprintable()):
         raise WrongUsage("--cookie is no cookie: copy its value from the browser's developer tools")
     pairs = (pair.partition("=") for pair in header.split(";"))

@@ -13,6 +13,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import make_server
 
 from automoderate.cli import cli
+from automoderate.cli.login import cookies
 from automoderate.dashboard import create_app
 from automoderate.realtime import Realtime
 from kits import PATIENCE
@@ -156,6 +157,15 @@ def test_the_form_of_another_application_is_filled_in(where: str, site: Callable
     assert "--cookie" in said
 
 
+def test_the_form_is_found_where_the_start_page_is_for_everybody(site: Callable[[Any], str]) -> None:
+    """The inspector, which is beside each mounted application, sends visitors to its login page."""
+    app = application("/sign-in")
+    app.view_functions["home"] = lambda: "Welcome, whoever you are"
+    app.add_url_rule("/realtime/inspector", view_func=lambda: flask.redirect("/sign-in?next=/realtime/inspector"))
+    result = login("--url", site(app), "--username", "ann@example.org", "--print-cookie")
+    assert result.stdout.startswith("session="), result.output
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -182,3 +192,16 @@ def test_an_application_without_a_form(site: Callable[[Any], str]) -> None:
     url = site(flask.Flask("nothing"))
     said = refused(login("--url", url, "--username", "ann@example.org"), 1)
     assert said.startswith(f"there is no login form at {url}/auth/login (it answered 404); log in there with a browser")
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (".eJwl.aw-Q.Jl_F", {"session": ".eJwl.aw-Q.Jl_F"}),
+        ("my.app~session=.eJwl.aw-Q.Jl_F", {"my.app~session": ".eJwl.aw-Q.Jl_F"}),
+        ("__Host-session=a; other=b", {"__Host-session": "a", "other": "b"}),
+    ],
+)
+def test_a_cookie_by_itself_or_with_its_name(given: str, read: dict[str, str]) -> None:
+    """The name may be whatever SESSION_COOKIE_NAME may be."""
+    assert cookies(given) == read
