@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -40,7 +42,11 @@ def serve(config: str | None, check_config: bool, **flags: Any) -> None:
 
     Exit status: 0 stopped, 2 wrong usage, 3 cannot start.
     """
-    loaded = load_settings(config, flags)
+    with _ended_by_ctrl_c():
+        _serve(load_settings(config, flags), check_config)
+
+
+def _serve(loaded: Loaded, check_config: bool) -> None:
     settings = loaded.settings
     _logs.configure(settings.log_level, alone=settings.wsgi is None, form=settings.log_format)
     from automoderate import app  # here, as it imports everything
@@ -68,6 +74,26 @@ def serve(config: str | None, check_config: bool, **flags: Any) -> None:
         app.run(settings, sockets)
     except app.CannotStart as error:
         raise Unavailable(str(error)) from None
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Within it Ctrl-C ends the process at once, as SIGTERM does, until a server takes both.
+
+    Python's own way is an exception, which is lost where the signal comes in a callback of its memory management. Then
+    the server would start nevertheless.
+    """
+    try:
+        before = signal.getsignal(signal.SIGINT)
+        if before is signal.default_int_handler:  # else it is ignored, as with a command in the background
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except ValueError:  # not in the main thread
+        before = None
+    try:
+        yield
+    finally:
+        if before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, before)
 
 
 def _show(loaded: Loaded) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import requests
@@ -62,3 +63,24 @@ def test_a_second_signal_says_so(serve: Serve) -> None:
     until(lambda: "Leaving on SIGTERM" in server.log)
     assert server.stop(signal.SIGINT) == 0
     assert "Leaving at once on SIGINT; " in server.log
+
+
+INTERRUPTED = """
+import signal, weakref
+
+class Thing: ...
+
+thing = Thing()
+gone = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+del thing
+"""
+
+
+def test_ctrl_c_ends_a_server_that_is_starting_wherever_it_comes(tmp_path: Path) -> None:
+    """Python loses an exception of a callback of its memory management, KeyboardInterrupt too."""
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED)
+    starting = Process(tmp_path / "log", wsgi="interrupted:app")
+    starting.folder = tmp_path
+    starting.launch()
+    assert starting.wait() == -signal.SIGINT
+    assert starting.log == ""
