@@ -468,6 +468,8 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], config: str |
     ``flags`` has option names and the text given for them, None or ``()`` for those that were not given. ``config`` is
     the file; without it ``AUTOMODERATE_CONFIG`` may name one.
     """
+    if config == "":
+        raise SettingsError("config (from --config): must name a file")
     path = config or environment.get(CONFIG_VARIABLE) or None
     contents = {} if path is None else _read(Path(path))
     values: dict[str, Any] = {}

@@ -282,6 +282,13 @@ def test_a_missing_file_is_one_line() -> None:
         load({}, {}, "no.toml")
 
 
+def test_a_file_without_a_name_is_no_file_that_counts_as_absent() -> None:
+    """A flag whose variable a shell did not know: the options of the file would be left out in silence."""
+    with pytest.raises(SettingsError, match=r"config \(from --config\): must name a file"):
+        load({}, {"AUTOMODERATE_CONFIG": "options.toml"}, "")
+    assert load({}, {"AUTOMODERATE_CONFIG": ""}).settings.port == 6217
+
+
 def test_secrets_are_in_no_message_and_no_repr() -> None:
     settings = Settings(secret_key="hush", database_url="postgresql://ann:hush@h/x")
     assert "hush" not in repr(settings)
