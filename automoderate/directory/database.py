@@ -16,11 +16,25 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, column, create_engine, event, func, inspect, select, table
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Integer,
+    Numeric,
+    Uuid,
+    column,
+    create_engine,
+    event,
+    func,
+    inspect,
+    select,
+    table,
+)
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from automoderate.directory.tables import REQUIRED_COLUMNS, Base, ProjectMember
+from automoderate.directory.tables import COMPARED_IDS, REQUIRED_COLUMNS, Base, ProjectMember
 from automoderate.directory.urls import parse, shown
 
 log = logging.getLogger(__name__)
@@ -230,13 +244,17 @@ class Database:
             if missing:
                 raise DatabaseUnavailable(f"{self} has no table {', '.join(missing)}; {self._advice('the tables')}")
             for name, required in REQUIRED_COLUMNS.items():
-                absent = sorted(required - {found["name"] for found in inspector.get_columns(name)})
-                if absent:
-                    raise DatabaseUnavailable(
-                        f"{self} is not an AutoModerate database: table {name} has no column {', '.join(absent)}"
-                    )
+                kinds = {found["name"]: found["type"] for found in inspector.get_columns(name)}
+                if absent := sorted(required - kinds.keys()):
+                    raise self._not_ours(f"table {name} has no column {', '.join(absent)}")
+                for each in sorted(COMPARED_IDS[name]):
+                    if isinstance(kinds[each], Integer | Numeric | Uuid):
+                        raise self._not_ours(f"column {each} of table {name} is {kinds[each]}, and ids have to be text")
                 # Being there is not enough: we also have to be allowed to read it.
                 connection.execute(select(*map(column, sorted(required))).select_from(table(name)).limit(0))
+
+    def _not_ours(self, why: str) -> DatabaseUnavailable:
+        return DatabaseUnavailable(f"{self} is not an AutoModerate database: {why}")
 
     def knows_admins(self, connection: Connection) -> bool:
         """Whether it has the column that says who is an administrator; an older one may not."""

@@ -88,3 +88,11 @@ REQUIRED_COLUMNS: dict[str, frozenset[str]] = {
     "api_keys": frozenset({"id", "key", "name", "project_id", "is_active"}),
 }
 """Without these columns a database is not one we can serve from; every other column is optional."""
+
+COMPARED_IDS: dict[str, frozenset[str]] = {
+    "users": frozenset({"id"}),
+    "projects": frozenset({"id", "user_id"}),
+    "project_members": frozenset({"project_id", "user_id"}),
+    "api_keys": frozenset({"project_id"}),
+}
+"""The columns that are compared with what sessions, clients and keys name, which is text. So they have to be text."""

@@ -24,6 +24,7 @@ from automoderate.directory.database import (
     ReadOnlyDatabase,
     storable,
 )
+from automoderate.directory.tables import REQUIRED_COLUMNS
 
 
 def test_makes_its_file_private_and_lets_readers_and_a_writer_in_at_once(tmp_path: Path) -> None:
@@ -146,6 +147,46 @@ def test_missing_tables_are_named_together_with_the_fix(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{path}", read_only=True)
     with pytest.raises(DatabaseUnavailable, match=r"no table api_keys, project_members, projects; .* database create"):
         database.check()
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "kind"),
+    [
+        ("users", "id", "INTEGER"),
+        ("projects", "id", "BIGINT"),
+        ("projects", "user_id", "SMALLINT"),
+        ("project_members", "user_id", "NUMERIC"),
+        ("project_members", "project_id", "INTEGER"),
+        ("api_keys", "project_id", "INTEGER"),
+    ],
+)
+def test_ids_that_are_no_text_are_named(tmp_path: Path, table: str, column: str, kind: str) -> None:
+    """What a session or a client names is text, and equals no number: every visitor would be unknown."""
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for name, columns in REQUIRED_COLUMNS.items():
+            kinds = dict.fromkeys(columns, "VARCHAR(36)") | ({column: kind} if name == table else {})
+            connection.execute(
+                f"CREATE TABLE {name} ({', '.join(f'{each} {kinds[each]}' for each in sorted(columns))})"
+            )
+    database = Database(f"sqlite:///{path}", read_only=True)
+    said = f"is not an AutoModerate database: column {column} of table {table} is {kind}, and ids have to be text"
+    with pytest.raises(DatabaseUnavailable, match=said):
+        database.check()
+    database.close()
+
+
+def test_a_membership_may_be_numbered(tmp_path: Path) -> None:
+    """Nobody asks for one, or for a key, by its own id."""
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for name, columns in REQUIRED_COLUMNS.items():
+            number = ("id",) if name in ("project_members", "api_keys") else ()
+            kinds = (f"{each} {'INTEGER' if each in number else 'TEXT'}" for each in sorted(columns))
+            connection.execute(f"CREATE TABLE {name} ({', '.join(kinds)})")
+    database = Database(f"sqlite:///{path}", read_only=True)
+    database.check()
     database.close()
 
 

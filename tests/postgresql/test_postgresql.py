@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from automoderate.directory import accounts
 from automoderate.directory.database import Database, DatabaseUnavailable
+from automoderate.directory.tables import REQUIRED_COLUMNS
 from kits import PATIENCE, until
 from kits.contract_client import Client
 from kits.contract_site import Site, World
@@ -98,6 +99,18 @@ def test_a_role_that_may_only_read_the_four_tables_is_enough(
 def test_a_database_that_is_not_there_is_one_line(postgresql: PostgreSQL) -> None:
     database = Database(postgresql.url("nowhere"), read_only=True)
     with pytest.raises(DatabaseUnavailable, match=r'^cannot open [^\n]*: [^\n]*database "nowhere" does not exist$'):
+        database.check()
+    database.close()
+
+
+def test_ids_of_postgresqls_own_kind_are_no_text(postgresql: PostgreSQL) -> None:
+    name = postgresql.create()
+    with postgresql.connect(name) as connection:
+        for table, columns in REQUIRED_COLUMNS.items():
+            kinds = (f"{each} {'uuid' if each.endswith('id') else 'text'}" for each in sorted(columns))
+            connection.execute(f"CREATE TABLE {table} ({', '.join(kinds)})".encode())
+    database = Database(postgresql.url(name), read_only=True)
+    with pytest.raises(DatabaseUnavailable, match=r"column \w*id of table \w+ is UUID, and ids have to be text$"):
         database.check()
     database.close()
 
