@@ -31,6 +31,7 @@ from sqlalchemy import (
     select,
     table,
 )
+from sqlalchemy.engine.reflection import Inspector
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -242,7 +243,8 @@ class Database:
             inspector = inspect(connection)
             missing = sorted(name for name in REQUIRED_COLUMNS if not inspector.has_table(name))
             if missing:
-                raise DatabaseUnavailable(f"{self} has no table {', '.join(missing)}; {self._advice('the tables')}")
+                advice = self._way_to_schema(inspector, missing[-1]) or self._advice("the tables")
+                raise DatabaseUnavailable(f"{self} has no table {', '.join(missing)}; {advice}")
             for name, required in REQUIRED_COLUMNS.items():
                 kinds = {found["name"]: found["type"] for found in inspector.get_columns(name)}
                 if absent := sorted(required - kinds.keys()):
@@ -319,6 +321,16 @@ class Database:
         if self._theirs:
             return "the application has to make its database, or --database-url to name the right one"
         return f"to make {what}: automoderate database create --database-url '{self}'"
+
+    def _way_to_schema(self, inspector: Inspector, name: str) -> str | None:
+        """How to name the schema of PostgreSQL in which a table is; None where it is in none."""
+        schemas = inspector.get_schema_names() if self.path is None else ()
+        found = next((schema for schema in schemas if inspector.has_table(name, schema=schema)), None)
+        if found is None:
+            return None
+        quoted = inspector.dialect.identifier_preparer.quote(found).replace(" ", "\\ ")
+        option = f"{'&' if self.url.query else '?'}options={quote(f'-csearch_path={quoted}', safe='')}"
+        return f"in its schema {found} there are some: add to the URL {option}"
 
     def close(self) -> None:
         """Close all pooled connections, those in use when they come back; the next use opens new ones."""

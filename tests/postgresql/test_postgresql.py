@@ -103,6 +103,25 @@ def test_a_database_that_is_not_there_is_one_line(postgresql: PostgreSQL) -> Non
     database.close()
 
 
+def test_tables_in_a_schema_of_their_own_are_named_with_the_way_there(postgresql: PostgreSQL) -> None:
+    name = postgresql.create_with_tables()
+    with postgresql.connect(name) as connection:
+        connection.execute('CREATE SCHEMA "The app"')
+        for table in REQUIRED_COLUMNS:
+            connection.execute(f'ALTER TABLE {table} SET SCHEMA "The app"'.encode())
+    for url in (postgresql.url(name), f"{postgresql.url(name)}?sslmode=disable"):
+        database = Database(url, read_only=True)
+        with pytest.raises(
+            DatabaseUnavailable, match="projects, users; in its schema The app there are some"
+        ) as caught:
+            database.check()
+        database.close()
+        option = str(caught.value).rpartition(" ")[2]
+        database = Database(f"{url}{option}", read_only=True)
+        database.check()
+        database.close()
+
+
 def test_ids_of_postgresqls_own_kind_are_no_text(postgresql: PostgreSQL) -> None:
     name = postgresql.create()
     with postgresql.connect(name) as connection:
