@@ -30,6 +30,12 @@ MAX_SECONDS = 1_000_000
 MAX_SHOWN = 100
 """Characters of a value that are repeated where it cannot be used."""
 
+_SERVICE = re.compile(r"(tcp|udp|sctp)://")
+"""How the value of a variable begins that Kubernetes sets in each pod, and Docker's links in a container.
+
+With a service of the name ``automoderate`` the variable is ``AUTOMODERATE_PORT``, and the value is its address.
+"""
+
 T = TypeVar("T")
 Parse = Callable[[Any], T]
 
@@ -530,8 +536,9 @@ def _find(
     if given is not None and given != ():
         return given, option.flag
     for variable in option.variables:
-        if environment.get(variable):
-            return environment[variable], variable
+        value = environment.get(variable)
+        if value and not (option.name == "port" and _SERVICE.match(value)):
+            return value, variable
     if option.name in contents:
         return contents[option.name], path
     return option.default, "default"

@@ -73,6 +73,14 @@ def test_an_empty_variable_counts_as_absent() -> None:
     assert set(loaded.sources.values()) == {"default"}
 
 
+@pytest.mark.parametrize("value", ["tcp://10.96.0.5:6217", "udp://10.96.0.5:6217", "tcp://[fd00::5]:6217"])
+def test_what_kubernetes_says_of_a_service_of_our_name_is_no_port(value: str) -> None:
+    loaded = load({}, {"AUTOMODERATE_PORT": value, "AUTOMODERATE_SERVICE_HOST": "10.96.0.5"})
+    assert (loaded.settings.port, loaded.sources["port"]) == (6217, "default")
+    with pytest.raises(SettingsError, match="must be a whole number"):
+        load({"port": value}, {})
+
+
 def test_the_file_may_be_named_in_the_environment(folder: Path) -> None:
     (folder / "a.toml").write_text("port = 1")
     (folder / "b.toml").write_text("port = 2")
