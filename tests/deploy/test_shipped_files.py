@@ -61,6 +61,14 @@ def test_the_socket_is_where_the_server_would_listen() -> None:
     assert (int(section["SocketMode"], 8), int(section["Backlog"])) == (SOCKET_MODE, BACKLOG)
 
 
+def test_the_service_may_make_the_unix_socket_that_the_page_names() -> None:
+    """With ProtectSystem=strict everything is read-only but the folders that the unit names."""
+    service = unit("automoderate.service")["Service"]
+    (path,) = re.findall(r"http://unix:([^;]+);", (DEPLOY.parent / "docs" / "operating.md").read_text("utf-8"))
+    assert service["ProtectSystem"] == "strict"
+    assert Path(path).parent == Path("/run") / service["RuntimeDirectory"]
+
+
 @pytest.mark.parametrize("name", UNITS)
 def test_a_unit_has_time_to_drain(name: str) -> None:
     service = unit(name)["Service"]
