@@ -84,10 +84,15 @@ def load_application(name: str) -> WSGIApplication:
         fits = target.call is not None or not callable(found) or _takes_a_request(found)  # proxies may raise anything
     except (Exception, SystemExit) as error:
         log.debug("cannot load %s", name, exc_info=True, extra={"event": "application_not_loaded"})
+        if target.module.endswith(".py") and isinstance(error, ModuleNotFoundError):
+            meant = f"{target.module.removesuffix('.py')}:{name.partition(':')[2]}"
+            raise CannotLoad(f"cannot load the application {name}: did you mean {meant}?") from error
         cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise CannotLoad(f"cannot load the application {name}: {cause} (--log-level debug shows where)") from error
     if not callable(found):
         raise CannotLoad(f"cannot serve {name}: it is no WSGI application but a {type(found).__name__}")
+    if inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(getattr(found, "__call__", None)):  # noqa: B004
+        raise CannotLoad(f"cannot serve {name}: it is an ASGI application, and a WSGI application is needed")
     if not fits:
         raise CannotLoad(f"cannot serve {name}: it takes no WSGI request; a factory is called, as in {name}()")
     application: WSGIApplication = found

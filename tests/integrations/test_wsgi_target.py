@@ -33,6 +33,13 @@ class Site:
 site = Site()
 text = "no application"
 
+class Asynchronous:
+    async def __call__(self, scope, receive, send): ...
+
+async def function(scope, receive, send): ...
+
+asgi = Asynchronous()
+
 def factory(name="default"):
     return site.make(name)
 
@@ -108,6 +115,10 @@ def test_an_application_is_found_in_the_working_directory(name: str, answer: lis
         ("flask:current_app", "cannot load the application flask:current_app: RuntimeError: Working outside of"),
         ("some_site:text", "cannot serve some_site:text: it is no WSGI application but a str"),
         ("some_site:factory", "cannot serve some_site:factory: it takes no WSGI request; a factory is called, as in "),
+        ("some_site:asgi", "cannot serve some_site:asgi: it is an ASGI application, and a WSGI application is needed"),
+        ("some_site:function", "cannot serve some_site:function: it is an ASGI application, and"),
+        ("some_site:Asynchronous()", "cannot serve some_site:Asynchronous(): it is an ASGI application, and"),
+        ("some_site.py:app", "cannot load the application some_site.py:app: did you mean some_site:app?"),
     ],
 )
 def test_what_is_no_application_is_one_line(name: str, said: str) -> None:
