@@ -31,7 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from automoderate._logs import Sparingly
 from automoderate.core.hub import Access, Identity
 from automoderate.directory.accounts import admins_among
-from automoderate.directory.database import Database, DatabaseUnavailable, storable
+from automoderate.directory.database import Database, DatabaseUnavailable
 from automoderate.directory.sessions import SessionReader, SessionUser
 from automoderate.directory.tables import ApiKey, Project, ProjectMember, User
 
@@ -150,7 +150,7 @@ class SQLDirectory:
         """
         found: dict[str, str] = {}
         with self._asking() as connection:
-            wanted = [key for key in keys if storable(key)]
+            wanted = [key for key in keys if self._database.storable(key)]
             if wanted:
                 rows = connection.execute(_KEYS, {"keys": _padded(wanted)})
                 found = {row.key: row.project_id for row in rows if row.is_active}
@@ -158,7 +158,7 @@ class SQLDirectory:
 
     def admins_many(self, user_ids: Sequence[str]) -> list[bool]:
         """Whether each is an active user with ``is_admin``, in one statement; none where there is no such column."""
-        wanted = [user_id for user_id in user_ids if storable(user_id)]
+        wanted = [user_id for user_id in user_ids if self._database.storable(user_id)]
         with self._asking() as connection:
             found = admins_among(self._database, connection, _padded(wanted))
         return [user_id in found for user_id in user_ids]
@@ -200,12 +200,16 @@ class SQLDirectory:
             for start in range(0, len(pairs), CHUNK):
                 asked = [
                     # NULL equals nothing: of a project that no database can hold, the user is looked up all the same.
-                    (_storable(user_id), _storable(project_id), number)
+                    (self._storable(user_id), self._storable(project_id), number)
                     for number, (user_id, project_id) in enumerate(pairs[start : start + CHUNK], start)
                 ]
-                for number, *row in connection.execute(query, {"pairs": json.dumps(asked)}):
+                for number, *row in connection.execute(query, {"pairs": json.dumps(asked, ensure_ascii=False)}):
                     found[int(number)] = _access(pairs[int(number)], *row)
         return (found[number] for number in range(len(pairs)))
+
+    def _storable(self, text: str | None) -> str | None:
+        """The text, None where the database could not hold it: what it could not hold, it need not be asked for."""
+        return text if text is not None and self._database.storable(text) else None
 
 
 def _access(
@@ -217,11 +221,6 @@ def _access(
     if project_id != pair[1]:
         return Access.NOT_FOUND
     return Access.GRANTED if owner == user_id or is_member else Access.DENIED
-
-
-def _storable(text: str | None) -> str | None:
-    """The text, None where no database could hold it: what it could not hold, it need not be asked for."""
-    return text if text is not None and storable(text) else None
 
 
 def _padded(values: Collection[T]) -> list[T]:

@@ -83,12 +83,12 @@ class ApiKeyInfo:
 
 def get_user(database: Database, user_id: str) -> UserInfo | None:
     """The user with this id, active or not; None if there is none."""
-    return _user(database, User.id == user_id) if storable(user_id) else None
+    return _user(database, User.id == user_id) if database.storable(user_id) else None
 
 
 def is_admin(database: Database, user_id: str) -> bool:
     """Whether this is an active user with ``is_admin``; False where a database has no such column."""
-    if not storable(user_id):
+    if not database.storable(user_id):
         return False
     with database.connect() as connection:
         return user_id in admins_among(database, connection, [user_id])
@@ -107,7 +107,8 @@ def admins_among(database: Database, connection: Connection, user_ids: Collectio
 
 def find_user(database: Database, name: str) -> UserInfo:
     """The user whose id, username or email this is. Raises :exc:`NotFound`."""
-    user = _user(database, or_(User.id == name, User.username == name, User.email == name)) if storable(name) else None
+    this_one = or_(User.id == name, User.username == name, User.email == name)
+    user = _user(database, this_one) if database.storable(name) else None
     if user is None:
         raise NotFound(f"no such user: {name}")
     return user
@@ -125,7 +126,7 @@ def authenticate(database: Database, name: str, password: str) -> UserInfo | Non
     Takes as long for a user who does not exist as for a wrong password, so that it does not tell who has an account.
     """
     found: Any = None
-    if storable(name):
+    if database.storable(name):
         query = select(User.id, User.username, User.email, User.is_active, User.password_hash)
         with database.connect() as connection:
             rows = connection.execute(query.where(or_(User.username == name, User.email == name))).all()
@@ -185,7 +186,7 @@ def remove_user(database: Database, user_id: str) -> None:
 
 def get_project(database: Database, project_id: str) -> ProjectInfo | None:
     """The project with this id, or None."""
-    if not storable(project_id):
+    if not database.storable(project_id):
         return None
     with database.connect() as connection:
         row = connection.execute(_projects().where(Project.id == project_id)).first()
@@ -195,7 +196,7 @@ def get_project(database: Database, project_id: str) -> ProjectInfo | None:
 def find_project(database: Database, name: str) -> ProjectInfo:
     """The project whose id this is, or whose name if only one has it. Raises :exc:`NotFound` and :exc:`Conflict`."""
     rows: Sequence[Any] = ()
-    if storable(name):
+    if database.storable(name):
         with database.connect() as connection:
             rows = connection.execute(_projects().where(or_(Project.id == name, Project.name == name))).all()
     found = [row for row in rows if row.id == name] or rows
@@ -215,7 +216,7 @@ def list_projects(database: Database) -> list[ProjectInfo]:
 
 def projects_for(database: Database, user_id: str) -> list[ProjectInfo]:
     """The projects that the user may see, as owner or member, by name. Says nothing of whether the user is active."""
-    if not storable(user_id):
+    if not database.storable(user_id):
         return []
     mine = (ProjectMember.project_id == Project.id) & (ProjectMember.user_id == user_id)
     query = (

@@ -6,6 +6,7 @@ must not be able to change an existing AutoModerate installation.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import logging
 import os
@@ -49,6 +50,7 @@ MANY_MEMBERSHIPS = 1000
 
 POSTGRESQL_DEFAULTS: dict[str, Any] = {
     "application_name": "automoderate",
+    "client_encoding": "utf8",  # without it text of a database in SQL_ASCII comes as bytes
     "connect_timeout": 5,
     # A server that vanished without a word is noticed by the kernel, in seconds rather than a quarter of an hour.
     "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000,
@@ -64,15 +66,15 @@ class ReadOnlyDatabase(RuntimeError):
     """Something tried to write through a :class:`Database` that was opened for reading only."""
 
 
-def storable(text: str) -> bool:
-    """Whether a database could hold this text at all; what it could not hold, it need not be asked for.
+def storable(text: str, codec: str = "utf-8") -> bool:
+    """Whether a database that stores text so could hold this one; what it could not hold, it need not be asked for.
 
     PostgreSQL refuses NUL characters, and a lone surrogate, which JSON can spell, has no encoding.
     """
     if "\0" in text:
         return False
     try:
-        text.encode()
+        text.encode(codec)
     except UnicodeEncodeError:
         return False
     return True
@@ -103,6 +105,7 @@ class Database:
         self._theirs = theirs
         self._pooled = False  # a pooler was noticed, and said so
         self._knows_admins: bool | None = None  # nobody has looked yet
+        self._codec = "utf-8"  # how text is stored, as Python names it; PostgreSQL says with each connection
 
     def __repr__(self) -> str:
         return f"<Database {self}{' read-only' if self.read_only else ''}>"
@@ -148,6 +151,7 @@ class Database:
         arguments = {name: value for name, value in POSTGRESQL_DEFAULTS.items() if name not in url.query}
         # Transactions are begun by _begin: psycopg would send a BEGIN by itself, and wait for it.
         engine = create_engine(url, connect_args={**arguments, **self._address.options, "autocommit": True}, **options)
+        event.listen(engine, "connect", self._learn_encoding)
         event.listen(engine, "connect", self._look_for_a_pooler)
         event.listen(engine, "begin", self._begin)
         return engine
@@ -163,6 +167,12 @@ class Database:
             statements.append(f"SET LOCAL statement_timeout = {max(1, round(self._statement_timeout * 1000))}")
         connection.exec_driver_sql("; ".join(statements))
 
+    def _learn_encoding(self, connection: Any, _record: object) -> None:
+        """Learn what the database could hold: PostgreSQL refuses a whole statement for one character that it cannot."""
+        name = connection.info.parameter_status("server_encoding") or "UTF8"
+        with contextlib.suppress(LookupError):  # Python does not know all; SQL_ASCII is none, and takes what comes
+            self._codec = codecs.lookup(name.replace("WIN", "cp")).name
+
     def _look_for_a_pooler(self, connection: Any, _record: object) -> None:
         """Prepare no statements where a pooler stands in between: the next session may not have them, or others.
 
@@ -176,6 +186,10 @@ class Database:
                 log.info(
                     "there is a pooler in front of %s: no statements are prepared", self, extra={"event": "pooler"}
                 )
+
+    def storable(self, text: str) -> bool:
+        """Whether this database could hold the text; one in another encoding than UTF-8 holds less than others."""
+        return storable(text, self._codec)
 
     @contextlib.contextmanager
     def connect(self) -> Iterator[Connection]:

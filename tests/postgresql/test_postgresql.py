@@ -11,10 +11,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from flask import Flask
 from sqlalchemy.exc import DBAPIError
 
+from automoderate.core.hub import Access
 from automoderate.directory import accounts
+from automoderate.directory.access import SQLDirectory
 from automoderate.directory.database import Database, DatabaseUnavailable
+from automoderate.directory.sessions import SessionReader
 from automoderate.directory.tables import REQUIRED_COLUMNS
 from kits import PATIENCE, until
 from kits.contract_client import Client
@@ -120,6 +124,32 @@ def test_tables_in_a_schema_of_their_own_are_named_with_the_way_there(postgresql
         database = Database(f"{url}{option}", read_only=True)
         database.check()
         database.close()
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "WIN1252", "EUC_JP"])
+def test_a_database_in_another_encoding(postgresql: PostgreSQL, encoding: str) -> None:
+    """It cannot hold what some clients name, and the questions of others are in the same statement."""
+    name = f"in_{encoding.lower()}"
+    with postgresql.connect() as connection:
+        locale = "LC_COLLATE 'C' LC_CTYPE 'C'"
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' {locale}".encode())
+    database = Database(postgresql.url(name))
+    database.create_all()
+    owner = accounts.create_user(database, username="ann", email="ann@example.org", password="a long password")
+    project = accounts.create_project(database, name="Forum", owner_id=owner.id)
+    key = accounts.create_api_key(database, project.id, "a key").key
+    directory = SQLDirectory(database, SessionReader(Flask("nobody asks")))
+    database.check()
+    asked = [
+        (owner.id, each) for each in (project.id, "proj\N{EURO SIGN}", "\N{CJK UNIFIED IDEOGRAPH-65E5}", "\xe9", "x")
+    ]
+    assert directory.check_access_many(asked) == [Access.GRANTED, *[Access.NOT_FOUND] * 4]
+    assert directory.recheck_many([(owner.id, tuple(each for _, each in asked))]) == [frozenset({project.id})]
+    assert directory.key_projects_many(["\xc3", "\x80", "\xe9", key]) == [None, None, None, project.id]
+    assert directory.admins_many([owner.id, "\N{SNOWMAN}"]) == [False, False]
+    assert accounts.authenticate(database, "\N{SNOWMAN}", "a long password") is None
+    assert accounts.authenticate(database, "ann", "a long password") == owner
+    database.close()
 
 
 def test_ids_of_postgresqls_own_kind_are_no_text(postgresql: PostgreSQL) -> None:
