@@ -67,7 +67,7 @@ class ReadOnlyDatabase(RuntimeError):
 
 
 def storable(text: str, codec: str = "utf-8") -> bool:
-    """Whether a database that stores text so could hold this one; what it could not hold, it need not be asked for.
+    """Whether a database could hold this text in that encoding; what it could not hold, it need not be asked for.
 
     PostgreSQL refuses NUL characters, and a lone surrogate, which JSON can spell, has no encoding.
     """
