@@ -8,6 +8,7 @@ cannot start (the database is away, the port is taken, ...).
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -99,4 +100,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line of this process."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As standard error: in some locales not every character can be shown.
+        sys.stdout.reconfigure(errors="backslashreplace")
     cli.main(prog_name="automoderate")

@@ -119,6 +119,17 @@ def test_a_group_without_a_command_shows_its_help() -> None:
     assert "deactivate" in result.stderr
 
 
+def test_a_terminal_that_has_not_every_character_is_shown_the_others() -> None:
+    """What commands print may have been written by anybody, and one character must not end them."""
+    result = subprocess.run(
+        [sys.executable, "-m", "automoderate", "apikey", "--help"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "iso8859-1"},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert result.stderr == ""
+    assert "automoderate apikey revoke am_\\u2026\n" in result.stdout
+
+
 def test_the_console_script_is_this_command_line() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {"automoderate": "automoderate.cli:main"}
