@@ -42,7 +42,7 @@ def serve(config: str | None, check_config: bool, **flags: Any) -> None:
 
     Exit status: 0 stopped, 2 wrong usage, 3 cannot start.
     """
-    with _ended_by_ctrl_c():
+    with _ended_by_signals():
         _serve(load_settings(config, flags), check_config)
 
 
@@ -77,23 +77,29 @@ def _serve(loaded: Loaded, check_config: bool) -> None:
 
 
 @contextlib.contextmanager
-def _ended_by_ctrl_c() -> Iterator[None]:
-    """Within it Ctrl-C ends the process at once, as SIGTERM does, until a server takes both.
+def _ended_by_signals() -> Iterator[None]:
+    """Within it SIGINT and SIGTERM end the process at once, until a server takes both.
 
-    Python's own way is an exception, which is lost where the signal comes in a callback of its memory management. Then
-    the server would start nevertheless.
+    Python makes SIGINT an exception, which is lost where the signal comes in a callback of its memory management; and
+    SIGTERM, which it leaves to the system, does nothing to the first process of a container. Then the server would
+    start nevertheless. A signal that is ignored stays so, as that of a command in the background.
     """
-    try:
-        before = signal.getsignal(signal.SIGINT)
-        if before is signal.default_int_handler:  # else it is ignored, as with a command in the background
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-    except ValueError:  # not in the main thread
-        before = None
+    taken = {}
+    with contextlib.suppress(ValueError):  # not in the main thread
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+                taken[number] = signal.signal(number, _end)
     try:
         yield
     finally:
-        if before is signal.default_int_handler:
-            signal.signal(signal.SIGINT, before)
+        for number, before in taken.items():
+            signal.signal(number, before)
+
+
+def _end(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    os._exit(128 + number)  # as shells say it; the system does nothing to the first process of a container
 
 
 def _show(loaded: Loaded) -> None:

@@ -65,22 +65,32 @@ def test_a_second_signal_says_so(serve: Serve) -> None:
     assert "Leaving at once on SIGINT; " in server.log
 
 
-INTERRUPTED = """
+SIGNALLED = """
 import signal, weakref
 
 class Thing: ...
 
 thing = Thing()
-gone = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+gone = weakref.ref(thing, lambda _: signal.raise_signal(signal.{}))
 del thing
 """
 
 
-def test_ctrl_c_ends_a_server_that_is_starting_wherever_it_comes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_server_that_is_starting_wherever_it_comes(tmp_path: Path, number: signal.Signals) -> None:
     """Python loses an exception of a callback of its memory management, KeyboardInterrupt too."""
-    (tmp_path / "interrupted.py").write_text(INTERRUPTED)
-    starting = Process(tmp_path / "log", wsgi="interrupted:app")
+    (tmp_path / "signalled.py").write_text(SIGNALLED.format(number.name))
+    starting = Process(tmp_path / "log", wsgi="signalled:app")
     starting.folder = tmp_path
     starting.launch()
-    assert starting.wait() == -signal.SIGINT
+    assert starting.wait() == -number
     assert starting.log == ""
+
+
+def test_it_ends_the_first_process_of_a_container_too(tmp_path: Path) -> None:
+    """To which the system does nothing, as this one does nothing."""
+    (tmp_path / "signalled.py").write_text(f"import os\nos.kill = lambda *_: None{SIGNALLED.format('SIGTERM')}")
+    starting = Process(tmp_path / "log", wsgi="signalled:app")
+    starting.folder = tmp_path
+    starting.launch()
+    assert starting.wait() == 128 + signal.SIGTERM
