@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -179,14 +179,24 @@ def log_in(session: requests.Session, base: str, username: str, password: str) -
         filled = {**form.fields, form.name: username, form.password: password}
         # Over HTTPS the anti-forgery check wants to know the page that the form was on.
         answer = session.post(target, data=filled, headers={"Referer": page}, timeout=TIMEOUT, allow_redirects=False)
+        if _is_in(session, answer, (urlsplit(target).path, urlsplit(page).path)):
+            return
     except requests.RequestException as error:
         raise Unavailable(
             f"cannot reach {shown_url(base)}: {reason(error)}; is the server running, and is --url right?"
         ) from None
-    led_to = urlsplit(urljoin(target, answer.headers["Location"])).path if answer.is_redirect else None
-    if led_to not in (None, urlsplit(target).path, urlsplit(page).path):
-        return
     _refused(answer, shown_url(page), form.name)
+
+
+def _is_in(session: requests.Session, answer: requests.Response, form: Sequence[str]) -> bool:
+    """Whether an answer leads on from the paths of the form, or back to one where there is no form any more."""
+    if not answer.is_redirect:
+        return False
+    led_to = urljoin(answer.url, answer.headers["Location"])
+    if urlsplit(led_to).path not in form:
+        return True
+    after = session.get(led_to, timeout=TIMEOUT)
+    return after.ok and _form_in(after.text) is None
 
 
 def _find_form(session: requests.Session, base: str) -> tuple[str, _Form]:
@@ -195,15 +205,18 @@ def _find_form(session: requests.Session, base: str) -> tuple[str, _Form]:
     for path in _FORMS:
         response = session.get(base + path, timeout=TIMEOUT)
         statuses.append(response.status_code)
-        if response.ok:
-            found = _Forms()
-            found.feed(response.text)
-            for form in found.forms:
-                if form.password and form.name and form.method == "post":
-                    return response.url, form
+        if response.ok and (form := _form_in(response.text)) is not None:
+            return response.url, form
     raise click.ClickException(
         f"there is no login form at {shown_url(base)}{_FORMS[0]} (it answered {statuses[0]}); {FROM_A_BROWSER}"
     )
+
+
+def _form_in(text: str) -> _Form | None:
+    """The login form of a page."""
+    found = _Forms()
+    found.feed(text)
+    return next((form for form in found.forms if form.password and form.name and form.method == "post"), None)
 
 
 def _refused(answer: requests.Response, page: str, name: str) -> NoReturn:

@@ -166,6 +166,24 @@ def test_the_form_is_found_where_the_start_page_is_for_everybody(site: Callable[
     assert result.stdout.startswith("session="), result.output
 
 
+def test_a_start_page_may_be_the_form_and_what_is_behind_it(site: Callable[[Any], str]) -> None:
+    app = flask.Flask("one page")
+    app.secret_key = "its own secret"
+
+    @app.route("/", methods=["GET", "POST"])
+    def page() -> Any:
+        if flask.request.method == "POST":
+            if flask.request.form["password"] == PASSWORD:
+                flask.session["_user_id"] = "7"
+            return flask.redirect("/")
+        return "Welcome" if "_user_id" in flask.session else FORM.format(action="")
+
+    url = site(app)
+    result = login("--url", url, "--username", "ann@example.org", "--print-cookie")
+    assert result.stdout.startswith("session="), result.output
+    assert "did not let the user in" in refused(login("--url", url, "--username", "ann", password="wrong"), 1)
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
