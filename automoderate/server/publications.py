@@ -86,7 +86,8 @@ def event_batch(project_id: str, content_type: str | None, body: bytes, trace: s
             raise HttpError(400, "invalid_request", "events must be a list")
     if not 1 <= len(said) <= MAX_EVENTS:
         raise HttpError(400, "invalid_request", f"There may be 1 to {MAX_EVENTS} events")
-    halves = b"\\ud" in body or b"\\uD" in body  # half a surrogate pair can only have been sent as an escape
+    # Half a surrogate pair can only have been sent as an escape: in UTF-8, or in UTF-16 or 32, which has zeros.
+    halves = b"\\ud" in body or b"\\uD" in body or b"\0" in body
     events = []
     for number, item in enumerate(said, 1):
         try:
@@ -149,7 +150,8 @@ def _parsed(text: bytes) -> Any:
         except ValueError:
             pass  # also for what the standard library takes, such as UTF-16
     try:
-        return json.loads(text, parse_constant=_no_number)
+        # Of bytes the standard library takes halves of surrogate pairs as well, which no encoding has.
+        return json.loads(text.decode(json.detect_encoding(text)), parse_constant=_no_number)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -56,3 +56,8 @@ def test_other_encodings_are_read(encoding: str) -> None:
 def test_what_is_no_json_is_refused(text: str) -> None:
     assert said(f'{{"value": {text}}}'.encode()) == "invalid_json"
     assert said(b'{"value": "\xff"}') == "invalid_json"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-32-be"])
+def test_half_a_surrogate_pair_is_text_in_no_encoding(encoding: str) -> None:
+    assert said('{"value": "\ud800"}'.encode(encoding, "surrogatepass")) == "invalid_json"
