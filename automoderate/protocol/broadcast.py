@@ -17,7 +17,14 @@ from socketio import packet
 
 from automoderate.protocol.engineio_payload import Kind
 
-__all__ = ["dump_json", "event_packet", "object_text"]
+__all__ = ["MAX_DEPTH", "dump_json", "event_packet", "is_nested_deeper", "object_text"]
+
+MAX_DEPTH = 254
+"""How deep arrays and objects may be nested in an event's data: as deep as orjson writes them.
+
+The standard library reads and writes more, or less, by how much of the stack is in use: what one part of the server
+has taken the next could not read.
+"""
 
 _STRICT = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 _HEADER = f"{int(Kind.MESSAGE)}{packet.EVENT}"
@@ -37,19 +44,38 @@ def dump_json(value: Any, separators: tuple[str, str] = (",", ":")) -> str:
 
 
 def object_text(data: Mapping[str, Any]) -> str:
-    """An event's data as ``dump_json`` writes it, faster. Raises TypeError or ValueError where ``dump_json`` does."""
+    """An event's data as ``dump_json`` writes it, faster.
+
+    Raises TypeError or ValueError where ``dump_json`` does, and for what is nested deeper than ``MAX_DEPTH``.
+    """
+    is_deep = False
     try:
         text = orjson.dumps(data, option=_STRICT)
     except TypeError:  # raised also for what only the slow encoder can encode, such as integers of more than 64 bits
-        pass
+        is_deep = True  # perhaps
     else:
         # orjson turns NaN into null. The slow encoder tells it from None, and raises.
         if b"null" not in text:
             return text.decode()
     try:
-        return dump_json(data)
+        slowly = dump_json(data)
     except RecursionError:
         raise ValueError("nested too deeply, or in itself") from None
+    if is_deep and is_nested_deeper(data, MAX_DEPTH):
+        raise ValueError("nested too deeply")
+    return slowly
+
+
+def is_nested_deeper(value: Any, most: int) -> bool:
+    """Whether arrays and objects are nested beyond ``most``. Without recursion, which has a limit of its own.
+
+    ``value`` is not nested in itself.
+    """
+    level = [value]
+    for _ in range(most):
+        nested = [item for item in level if isinstance(item, (dict, list, tuple))]
+        level = [child for item in nested for child in (item.values() if isinstance(item, dict) else item)]
+    return any(isinstance(item, (dict, list, tuple)) for item in level)
 
 
 @lru_cache(maxsize=256)

@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 from attrs import define, field
 from socketio import packet
 
-from automoderate.protocol.broadcast import dump_json, object_text
+from automoderate.protocol.broadcast import dump_json, is_nested_deeper, object_text
 
 __all__ = [
     "ABSENT", "MAX_ATTACHMENTS", "RESERVED_EVENTS", "BrokenPacket", "Packet", "PartialPacket", "connect_packet",
@@ -101,7 +101,7 @@ def _parse(text: str) -> Any:
         data = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise BrokenPacket("no JSON") from error
-    if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(data):
+    if text.count("[") + text.count("{") > MAX_DEPTH and is_nested_deeper(data, MAX_DEPTH):
         raise BrokenPacket("nested too deeply")
     return data
 
@@ -126,15 +126,6 @@ def _are_too_many(parts: Sequence[str]) -> bool:
             if found > MAX_VALUES:
                 return True
     return False
-
-
-def _too_deep(value: Any) -> bool:
-    """Whether arrays and objects are nested beyond ``MAX_DEPTH``. Without recursion, which has a limit of its own."""
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        nested = [item for item in level if isinstance(item, (dict, list))]
-        level = [child for item in nested for child in (item.values() if isinstance(item, dict) else item)]
-    return bool(level)
 
 
 def _integer(text: str) -> int | float:

@@ -15,7 +15,7 @@ from socketio import packet as socket_packet
 from websockets.frames import Frame, Opcode
 
 from automoderate.core.hub import stamped
-from automoderate.protocol.broadcast import event_packet, object_text
+from automoderate.protocol.broadcast import MAX_DEPTH, event_packet, object_text
 from automoderate.protocol.websocket import text_frame
 
 TEXT = st.text(st.characters())  # surrogates among them
@@ -94,3 +94,17 @@ def test_data_nested_in_itself_is_refused() -> None:
         deep = [deep]
     with pytest.raises(ValueError, match="nested"):
         object_text({"deep": deep})
+
+
+@pytest.mark.parametrize("beside", [1, 2**70, None], ids=["as the fast encoder", "as the slow one", "as both"])
+@pytest.mark.parametrize("depth", [MAX_DEPTH - 1, MAX_DEPTH])
+def test_nothing_is_sent_that_is_nested_deeper_than_every_reader_goes(beside: Any, depth: int) -> None:
+    inner: Any = 1
+    for number in range(depth):
+        inner = [inner] if number % 2 else {"in": inner}
+    data = {"beside": beside, "deep": inner}
+    if depth < MAX_DEPTH:
+        assert json.loads(object_text(data)) == data
+    else:
+        with pytest.raises(ValueError, match="nested too deeply"):
+            object_text(data)

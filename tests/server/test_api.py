@@ -129,6 +129,7 @@ class TestPublishing:
             ('{"event": "stats_update", "data": {"x": "\\uDFFF"}}'.encode("utf-32-be"), "invalid_event"),
             (b'{"event": "stats_update", "data": {"x": "\xed\xa0\x80"}}', "invalid_json"),
             (b'{"event": "stats_update", "data": {"x": 12345678901234567890, "\xed\xbf\xbf": 1}}', "invalid_json"),
+            (b'{"event": "stats_update", "data": {"x": %b}}' % (b"[" * 254 + b"]" * 254), "invalid_event"),
             ({"events": []}, "invalid_request"),
             ({"events": {}}, "invalid_request"),
             ({"events": [UPDATE] * (MAX_EVENTS + 1)}, "invalid_request"),
@@ -149,6 +150,18 @@ class TestPublishing:
         (received,) = alice.events("stats_update")
         assert {name: received[name] for name in ("deep", "large")} == {"deep": data["deep"], "large": 2**70}
         assert received["event_id"] != "forged"
+
+    def test_however_deep_it_is_nested_it_is_published_or_refused(
+        self, simulation: Simulation, program: Program, alice: SimulatedClient
+    ) -> None:
+        other = simulation.connect("alice")
+        other.call("join_project", {"project_id": "p", "statuses": ["flagged"]})
+        statuses = []
+        for depth in (253, *range(254, 1000, 2)):
+            data = b'{"status": "flagged", "x": %b}' % (b"[" * depth + b"]" * depth)
+            statuses.append(program.request("POST", PATH, b'{"event": "moderation_update", "data": %b}' % data).status)
+        assert statuses == [202, *[400] * (len(statuses) - 1)]
+        assert len(alice.events("moderation_update")) == len(other.events("moderation_update")) == 1
 
     def test_a_server_that_is_shutting_down_publishes_nothing(self, simulation: Simulation, program: Program) -> None:
         assert program.request("POST", PATH, UPDATE).status == 202

@@ -7,6 +7,7 @@ written an entry, so that each is checked on its way in.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from attrs import frozen
 
 from automoderate.core import hub
 from automoderate.core.hub import Update, stamped
-from automoderate.protocol.broadcast import object_text
+from automoderate.protocol.broadcast import MAX_DEPTH, is_nested_deeper, object_text
 from automoderate.server.tracing import is_traceparent
 
 MAX_UPDATE = 1024 * 1024
@@ -95,9 +96,12 @@ def checked(event: str, raw: bytes) -> str:
         raise BadEntry(str(error)) from None
     if len(raw) > MAX_UPDATE:
         raise BadEntry(f"its data has {len(raw)} bytes, more than {MAX_UPDATE}")
+    raw = raw.removeprefix(codecs.BOM_UTF8)  # a reader of JSON takes it, and clients would not
     data = _parsed(raw)
     if not isinstance(data, dict):
         raise BadEntry("its data is no JSON object")
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and is_nested_deeper(data, MAX_DEPTH):
+        raise BadEntry("its data is nested too deeply")
     if data and "event_id" not in data:
         return raw.decode().strip()
     try:
@@ -112,7 +116,7 @@ def _parsed(raw: bytes) -> Any:
     except ValueError:  # also half a surrogate pair, which JSON and its writers know as an escape
         pass
     try:
-        return json.loads(raw, parse_constant=_no_number)
+        return json.loads(raw.decode(), parse_constant=_no_number)  # of bytes it would take UTF-16, too
     except (ValueError, RecursionError) as error:
         raise BadEntry(f"its data is not JSON: {error}") from None
 
