@@ -139,7 +139,10 @@ class Delivery:
         self._waiting: dict[int, _Entry] = {}  # by a running number, so oldest first; kept until settled
         self._numbers = itertools.count()
         self._closed = False
-        self._publisher, self._stop = self._open()
+        self._publisher, stop = self._open()
+        # Also where nobody holds it any more, as who makes one for each content. What waits holds it until it is sent.
+        self._stop = weakref.finalize(self, stop)
+        self._stop.atexit = False  # _flush comes first
         self._dropping = False
         self._sent = self._dropped = self._failed = 0
 
@@ -216,7 +219,8 @@ _deliveries: weakref.WeakSet[Delivery] = weakref.WeakSet()
 def _after_fork() -> None:
     # The child has neither the thread nor, perhaps, an unlocked lock; what is queued is the parent's to send.
     for delivery in tuple(_deliveries):
-        delivery._start_afresh()  # noqa: SLF001 - a method of a class of this file
+        delivery._stop.detach()  # noqa: SLF001 - of a class of this file
+        delivery._start_afresh()  # noqa: SLF001 - the same
 
 
 @atexit.register

@@ -158,6 +158,7 @@ class HttpPublisher:
                 except Exception as unexpected:  # the thread lives on for what comes behind it
                     logger.exception("unexpected failure", extra={"event": "publisher_error"})
                     _fail(batch, repr(unexpected))
+                del batch  # it holds whoever handed it over, and would while there is nothing to do
                 self._done(queue)
 
     def _next(self) -> _Queue | None:

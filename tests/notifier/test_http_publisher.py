@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 from collections.abc import Callable, Mapping
@@ -441,6 +442,21 @@ def test_a_closed_notifier_sends_nothing_any_more(make: Make, scripted_api: Any)
     until(lambda: not [thread for thread in threading.enumerate() if thread.name == "automoderate-notifier"])
     assert published(scripted_api) == [0]
     assert counters(notifier) == (0, 0, 3)
+
+
+def test_one_that_nobody_holds_sends_what_waits_and_ends(scripted_api: Any) -> None:
+    """Pipelines make one for each content, too."""
+    others = {*threading.enumerate()}
+    scripted_api.held.clear()
+    for number in range(3):
+        send(WebSocketNotifier(url=scripted_api.url, api_key="am_key", timeout=60), number)
+    scripted_api.wait_for(3)
+    gc.collect()
+    senders = [thread for thread in {*threading.enumerate()} - others if thread.name == "automoderate-notifier"]
+    assert len(senders) == 3
+    scripted_api.held.set()
+    until(lambda: not any(sender.is_alive() for sender in senders))
+    assert sorted(published(scripted_api)) == [0, 1, 2]
 
 
 # What never should happen -------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from collections.abc import Callable
 
 import anyio
@@ -26,6 +28,17 @@ def test_every_node_hears_what_the_pipeline_says(new_node: Callable[..., Node], 
     assert (notifier.sent, notifier.failed, notifier.dropped) == (52, 0, 0)
     for node in nodes:
         heard(node, *range(50))
+
+
+def test_one_that_nobody_holds_sends_what_waits_and_ends(node: Node, server: RedisServer) -> None:
+    """Pipelines make one for each content, too."""
+    node.follow()
+    others = {*threading.enumerate()}
+    for number in range(3):
+        WebSocketNotifier(redis_url=server.url).send_stats_update("p", {"n": number})
+    gc.collect()
+    until(lambda: sorted(node.numbers) == [0, 1, 2])
+    until(lambda: {*threading.enumerate()} == others)
 
 
 def heard(node: Node, *numbers: int) -> None:

@@ -145,8 +145,9 @@ class Writer:
         deadline = time.monotonic() + timeout
         done, abandoned = self._waiting.close(timeout)
         self._fail(abandoned, BackplaneUnavailable("Redis has not taken it: publishing was stopped"))
-        if self._thread is not None:
-            self._thread.join(max(0.0, deadline - time.monotonic()))
+        left = deadline - time.monotonic()
+        if self._thread is not None and left > 0:  # not where it is this thread that lets go of what is closed
+            self._thread.join(left)
         return done
 
     # Inside
@@ -188,6 +189,7 @@ class Writer:
                     pauses.reset()
                 else:
                     self._waiting.pause(pauses.next())
+            del batch  # it holds whoever handed it over, and would while there is nothing to do
         if self._heartbeat is not None:
             with contextlib.suppress(*FAILURES):
                 self._link.call(self._heartbeat.wake())  # the reader is to stop, too
