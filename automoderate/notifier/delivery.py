@@ -10,7 +10,9 @@ import atexit
 import itertools
 import logging
 import os
+import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -167,6 +169,8 @@ class Delivery:
 
     def _enqueue(self, item: Item, settled: Callable[[bool], None]) -> int | None:
         """The number it waits under; None where it is dropped."""
+        if not _sees_to_exit:
+            _see_to_exit()
         with self._changed:
             if self._closed or len(self._waiting) >= self._queue_size:
                 self._dropped += 1
@@ -214,10 +218,13 @@ class Delivery:
 
 
 _deliveries: weakref.WeakSet[Delivery] = weakref.WeakSet()
+_sees_to_exit = False
 
 
 def _after_fork() -> None:
     # The child has neither the thread nor, perhaps, an unlocked lock; what is queued is the parent's to send.
+    global _sees_to_exit
+    _sees_to_exit = False
     for delivery in tuple(_deliveries):
         delivery._stop.detach()  # noqa: SLF001 - of a class of this file
         delivery._start_afresh()  # noqa: SLF001 - the same
@@ -225,8 +232,23 @@ def _after_fork() -> None:
 
 @atexit.register
 def _flush() -> None:
+    until = time.monotonic() + _AT_EXIT
     for delivery in tuple(_deliveries):
-        delivery._close(_AT_EXIT)  # noqa: SLF001 - the same
+        delivery._close(max(0.0, until - time.monotonic()))  # noqa: SLF001 - the same
+
+
+def _see_to_exit() -> None:
+    """Have a child of ``multiprocessing`` flush, too: it ends without what is registered with ``atexit``.
+
+    Not before there is something to send: until it runs its own code such a child forgets what it is told.
+    """
+    global _sees_to_exit
+    _sees_to_exit = True
+    if "multiprocessing.util" in sys.modules:  # else this is none, and need not import it
+        from multiprocessing import parent_process, util
+
+        if parent_process() is not None:
+            util.Finalize(None, _flush, exitpriority=0)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork either

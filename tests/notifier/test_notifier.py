@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from automoderate.notifier import WebSocketNotifier
-from kits import until
+from automoderate.notifier import WebSocketNotifier, delivery
+from kits import PYTHONPATH, until
 from kits.memory import allocated
 from kits.notifiers import CONTENT, Here, counters
 
@@ -224,6 +226,55 @@ def test_a_forked_worker_sends_its_own_and_only_its_own(scripted_api: Any) -> No
     assert done.returncode == 0
     who = [event["data"]["who"] for event in scripted_api.published]
     assert sorted(who) == ["child", "parent", "parent again"]
+
+
+CHILDREN = """
+import multiprocessing, sys
+from automoderate.notifier import WebSocketNotifier
+from kits.notifiers import last_words
+url = sys.argv[1]
+forking = multiprocessing.get_context("fork")
+notifier = WebSocketNotifier(url=url, api_key="am_key", timeout=60)
+children = [
+    forking.Process(target=last_words, args=(url, "forked", notifier)),
+    forking.Process(target=last_words, args=(url, "forked, with its own")),
+    multiprocessing.get_context("forkserver").Process(target=last_words, args=(url, "of a fork server")),
+]
+for child in children:
+    child.start()
+for child in children:
+    child.join()
+with forking.Pool(1) as pool:
+    pool.apply(last_words, (url, "of a pool"))
+    pool.close()
+    pool.join()
+sys.exit(any(child.exitcode for child in children))
+"""
+
+
+def test_what_children_sent_just_before_they_ended_still_leaves(scripted_api: Any) -> None:
+    """``multiprocessing`` ends them without what is to be done at an interpreter's exit."""
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
+    done = subprocess.run([sys.executable, "-c", CHILDREN, scripted_api.url], timeout=120, check=False, env=environment)
+    assert done.returncode == 0
+    who = [event["data"]["who"] for event in scripted_api.published]
+    assert sorted(who) == ["forked", "forked, with its own", "of a fork server", "of a pool"]
+
+
+def test_the_end_of_a_process_waits_once_for_all_its_notifiers(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    waited: list[float] = []
+
+    def close(timeout: float) -> bool:
+        nonlocal now
+        now += min(timeout, 1.5)
+        waited.append(timeout)
+        return False
+
+    monkeypatch.setattr(delivery, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(delivery, "_deliveries", [SimpleNamespace(_close=close)] * 3)
+    delivery._flush()  # noqa: SLF001 - the interpreter calls it
+    assert waited == [2.0, 0.5, 0.0]
 
 
 @pytest.mark.usefixtures("make")
