@@ -51,7 +51,7 @@ def check_url(url: str) -> str:
         whole = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
         whole = False
-    if not whole or parts.query or parts.fragment or not url.isprintable() or " " in url:
+    if not whole or not url.isprintable() or any(sign in url for sign in "?# "):
         raise ValueError(f"{shown_url(url)!r} is no server address; it should look like http://127.0.0.1:6217")
     return url.rstrip("/")
 
@@ -166,7 +166,7 @@ def reason(error: requests.RequestException) -> str:
 def _answer(response: requests.Response) -> dict[str, Any]:
     try:
         answer = response.json()
-    except requests.JSONDecodeError:
+    except (requests.JSONDecodeError, RecursionError):
         return {}
     return answer if isinstance(answer, dict) else {}
 
@@ -201,7 +201,7 @@ def _retry_after(value: str) -> float:
         return float(value[:9])
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
 
 

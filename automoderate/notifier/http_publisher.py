@@ -244,6 +244,8 @@ def _in_time(batch: list[_Unsent], error: str) -> list[_Unsent]:
 def _found(api: PublishingApi, queue: _Queue, batch: list[_Unsent]) -> list[str]:
     """The ids under which a batch was published though its answer was lost; none where it was not."""
     wanted = [json.loads(item.event) for item in batch]
+    for each in wanted:
+        each["data"].pop("event_id", None)  # the server gives it another
     try:
         found = api.updates_after(queue.project_id, queue.newest, queue.api_key)
     except Refused as refused:

@@ -343,6 +343,17 @@ def test_what_was_published_though_the_answer_was_lost_is_not_published_twice(ma
     assert len(scripted_api.asked) == 1
 
 
+def test_an_id_that_came_with_an_update_is_none_of_it(make: Make, scripted_api: Any) -> None:
+    """The server gives each another; what was heard of one server may be passed on to the next."""
+    scripted_api.history = history(1)
+    notifier = make(url=scripted_api.url, api_key="am_key")
+    lose_an_answer(notifier, scripted_api)
+    notifier.send_stats_update("p", {"number": 1, "event_id": "4-4"})
+    assert notifier.close(60)
+    assert counters(notifier) == (2, 0, 0)
+    assert published(scripted_api) == [0]
+
+
 def test_where_the_page_ends_the_beginning_is_enough(make: Make, scripted_api: Any) -> None:
     scripted_api.history = history(*range(1000, 1999), 1)
     notifier = make(url=scripted_api.url, api_key="am_key")

@@ -189,6 +189,8 @@ def test_odd_calls_never_raise(make: Callable[..., WebSocketNotifier], caplog: p
         ({"url": "http://a..b", "api_key": "am_k"}, "is no server address"),
         ({"url": "http://", "api_key": "am_k"}, "is no server address"),
         ({"url": "http://h/?a=b", "api_key": "am_k"}, "is no server address"),
+        ({"url": "http://h/?", "api_key": "am_k"}, "is no server address"),
+        ({"url": "http://h#", "api_key": "am_k"}, "is no server address"),
         ({"url": "http://h", "api_key": "am_\n"}, "printable ASCII"),
         ({"url": "http://h", "api_key": {"p": "am_é"}}, "printable ASCII"),
         ({"url": "http://h", "api_key": "am_k", "queue_size": 0}, "queue_size"),

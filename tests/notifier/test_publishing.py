@@ -55,6 +55,7 @@ def test_what_is_worth_another_try(status: int, temporary: bool) -> None:
         ("soon", 0.0),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
         ("Wed, 99 Oct 2015 07:28:00 GMT", 0.0),
+        ("Wed, 99999999999999999999 Oct 2015 07:28:00 GMT", 0.0),
     ],
 )
 def test_how_much_later_the_server_wants_it(scripted_api: Any, value: str, seconds: float) -> None:
@@ -78,6 +79,12 @@ def test_which_of_several_events_was_refused(scripted_api: Any, said: Any, event
     with PublishingApi(scripted_api.url, timeout=60) as api, pytest.raises(Refused) as refused:
         api.publish_all("p", [b"{}", b"{}", b"{}"], "am_key")
     assert refused.value.event == event
+
+
+def test_an_answer_that_nobody_could_read_is_one_without_words(scripted_api: Any) -> None:
+    scripted_api.answers = [(503, "[" * 100_000)]
+    with PublishingApi(scripted_api.url, timeout=60) as api, pytest.raises(Refused, match="answered 503"):
+        api.publish("p", "stats_update", {}, "am_key")
 
 
 def test_nobody_listens(closed_port: int) -> None:
