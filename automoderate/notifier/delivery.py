@@ -73,6 +73,10 @@ class Delivery:
             check_api_key(key)
         if queue_size < 1:
             raise ValueError("queue_size must be at least 1")
+        if not retry_for >= 0:
+            raise ValueError("retry_for is a number of seconds; with 0 nothing is tried again")
+        if not timeout > 0:
+            raise ValueError("timeout must be more than 0 seconds")
         self._realtime = realtime
         self._url = url
         self._redis_url = redis_url

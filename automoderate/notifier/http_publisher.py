@@ -179,9 +179,10 @@ class HttpPublisher:
 
     def _deliver(self, api: PublishingApi, queue: _Queue, batch: list[_Unsent]) -> None:
         """Send it, trying again within its time. What was not to blame for a refusal goes back into the queue."""
-        error = f"it waited for more than {self._retry_for:g} seconds"
+        if self._retry_for > 0:  # else each is tried once, whenever its turn comes
+            batch = _in_time(batch, f"it waited for more than {self._retry_for:g} seconds")
         pause, longest = BACK_OFF
-        while batch := _in_time(batch, error):
+        while batch:
             wanted = 0.0
             try:
                 event_ids = self._send(api, queue, batch)
@@ -202,6 +203,7 @@ class HttpPublisher:
             with self._changed:
                 if self._changed.wait_for(lambda: self._closed, max(0.0, rest)):
                     return
+            batch = _in_time(batch, error)
         queue.doubtful = False
 
     def _send(self, api: PublishingApi, queue: _Queue, batch: list[_Unsent]) -> list[str]:

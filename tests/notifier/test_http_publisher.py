@@ -441,6 +441,16 @@ def test_what_waited_too_long_is_not_sent_late(make: Make, scripted_api: Any, cl
     assert published(scripted_api) == [0, 2]
 
 
+def test_without_time_to_try_again_each_is_tried_once(make: Make, scripted_api: Any) -> None:
+    scripted_api.answers = [(202, {}), (503, ""), (202, {}), (202, {})]
+    notifier = make(url=scripted_api.url, api_key="am_key", retry_for=0)
+    for number in range(4):
+        send(notifier, number)
+        until(lambda: sum(counters(notifier)) == number + 1)  # noqa: B023 - called at once
+    assert counters(notifier) == (3, 0, 1)
+    assert sizes(scripted_api) == [1, 1, 1, 1]
+
+
 def test_a_closed_notifier_sends_nothing_any_more(make: Make, scripted_api: Any) -> None:
     scripted_api.held.clear()
     notifier = make(url=scripted_api.url, api_key="am_key")

@@ -194,6 +194,9 @@ def test_odd_calls_never_raise(make: Callable[..., WebSocketNotifier], caplog: p
         ({"url": "http://h", "api_key": "am_\n"}, "printable ASCII"),
         ({"url": "http://h", "api_key": {"p": "am_é"}}, "printable ASCII"),
         ({"url": "http://h", "api_key": "am_k", "queue_size": 0}, "queue_size"),
+        ({"url": "http://h", "api_key": "am_k", "timeout": 0}, "timeout"),
+        ({"url": "http://h", "api_key": "am_k", "timeout": float("nan")}, "timeout"),
+        ({"url": "http://h", "api_key": "am_k", "retry_for": -1}, "retry_for"),
     ],
 )
 def test_wrong_settings_are_said_at_once(options: dict[str, Any], message: str) -> None:
