@@ -145,18 +145,21 @@ def _moderator(results: list[object]) -> tuple[str, str, str | None]:
 
 
 def _results(results: object) -> list[object]:
-    """The results as a list; one result by itself counts as a list of it."""
+    """The results as a list; one result by itself counts as a list of it, and what cannot be read as none."""
     if results is None:
         return []
-    if isinstance(results, Iterable) and not isinstance(results, Mapping | str | bytes):
-        return list(results)
+    try:
+        if isinstance(results, Iterable) and not isinstance(results, Mapping | str | bytes):
+            return list(results)
+    except Exception:
+        return []
     return [results]
 
 
 def _seconds(value: object) -> float:
     try:
         seconds = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
+    except Exception:
         return 0.0
     return seconds if math.isfinite(seconds) else 0.0
 
@@ -182,10 +185,12 @@ def _text(value: object) -> str:
 
 def _fields(item: object) -> dict[str, Any]:
     """The fields of a mapping, or the public attributes of an object (of a row: its loaded columns)."""
-    if isinstance(item, Mapping):
-        plain: dict[str, Any] = _plain(item)
-        return plain
-    attributes = getattr(item, "__dict__", None)
+    try:
+        if isinstance(item, Mapping):
+            return _members(item, 0)
+        attributes = dict(getattr(item, "__dict__", ()))
+    except Exception:
+        attributes = {}
     if not attributes:
         raise ValueError(f"an object is needed, not {type(item).__name__}")
     return {name: _plain(value) for name, value in attributes.items() if not name.startswith("_")}
@@ -193,6 +198,14 @@ def _fields(item: object) -> dict[str, Any]:
 
 def _plain(value: object, depth: int = 0) -> Any:
     """``value`` as JSON can say it. What it cannot say becomes text; nothing raises."""
+    try:
+        return _read(value, depth)
+    except Exception:
+        return _word(value)
+
+
+def _read(value: object, depth: int) -> Any:
+    """``value`` as JSON can say it. Raises what the value raises while it is read."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Enum):
@@ -204,10 +217,15 @@ def _plain(value: object, depth: int = 0) -> Any:
     if isinstance(value, bytes | bytearray):
         return bytes(value).decode("utf-8", "replace")
     if depth < _DEEPEST and isinstance(value, Mapping):
-        return {_word(key): _plain(item, depth + 1) for key, item in value.items()}
+        return _members(value, depth)
     if depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item, depth + 1) for item in value]
+        return [_plain(item, depth + 1) for item in list(value)]
     return _word(value)
+
+
+def _members(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+    # At once: another thread of the pipeline may go on changing it.
+    return {_word(key): _plain(item, depth + 1) for key, item in list(value.items())}
 
 
 def _number(value: float | Decimal) -> float | None:

@@ -265,6 +265,49 @@ def test_metadata_that_json_cannot_say_becomes_text() -> None:
     }
 
 
+class Raising(dict[str, Any]):
+    """Fails when it is read, as what a database session has loaded and lost may."""
+
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError("no")
+
+    def items(self) -> Any:
+        raise RuntimeError("no")
+
+    def __float__(self) -> float:
+        raise RuntimeError("no")
+
+    def __str__(self) -> str:
+        return "raising"
+
+
+class Unbound:
+    """Is of no class while there is nothing behind it, as a proxy of Flask's outside of a request."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        raise RuntimeError("no")
+
+    def __str__(self) -> str:
+        return "unbound"
+
+
+def test_what_fails_while_it_is_read_does_not_hide_a_decision() -> None:
+    def failing() -> Iterator[dict[str, Any]]:
+        yield RULE
+        raise RuntimeError("no")
+
+    meta = {"a": Raising(), "b": [Unbound()], "c": {"d": Raising()}}
+    _, data = update_payloads.moderation_update({**FIELDS, "meta_data": meta}, "flagged", failing(), Raising())
+    assert strict(data)["meta_data"] == {"a": "raising", "b": ["unbound"], "c": {"d": "raising"}}
+    assert (data["status"], data["results_count"], data["processing_time"]) == ("flagged", 0, 0.0)
+    assert update_payloads.moderation_update(FIELDS, Unbound(), Unbound(), Unbound())[1]["status"] == "pending"
+    assert update_payloads.rule_update({"id": Unbound()}, Unbound())["action"] == "unbound"
+    for nothing in (Raising(), Unbound()):
+        with pytest.raises(ValueError, match="an object is needed"):
+            update_payloads.stats_update(nothing)
+
+
 def test_rule_update() -> None:
     data = update_payloads.rule_update({"id": "r", "updated_at": "2026-01-15T10:30:00"}, "created")
     assert data == {
