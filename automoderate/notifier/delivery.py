@@ -129,10 +129,11 @@ class Delivery:
             flushed = self._changed.wait_for(lambda: not self._waiting, timeout)
             if not flushed:
                 abandoned = list(self._waiting.values())
-                count = len(abandoned)
-                self._fail(f"{count} updates before the notifier was closed", {"reason": "closed"}, count=count)
+                self._failed += len(abandoned)
                 self._waiting.clear()
                 self._changed.notify_all()
+        if abandoned:
+            _log_failure(f"{len(abandoned)} updates before the notifier was closed", {"reason": "closed"})
         for entry in abandoned:
             entry.settled(False)
         self._stop()
@@ -176,21 +177,26 @@ class Delivery:
         if not _sees_to_exit:
             _see_to_exit()
         with self._changed:
-            if self._closed or len(self._waiting) >= self._queue_size:
-                self._dropped += 1
-                if not self._dropping:
-                    self._dropping = True
-                    why = "the notifier is closed" if self._closed else f"{len(self._waiting)} others wait to be sent"
-                    logger.warning(
-                        "dropping %s and those that follow it: %s", item, why,
-                        extra={"event": "updates_dropped", **item.about, "reason": why},
-                    )  # fmt: skip
-                return None
-            number = next(self._numbers)
-            self._waiting[number] = _Entry(item, settled)
-            return number
+            closed, others = self._closed, len(self._waiting)
+            if not closed and others < self._queue_size:
+                number = next(self._numbers)
+                self._waiting[number] = _Entry(item, settled)
+                return number
+            self._dropped += 1
+            is_first, self._dropping = not self._dropping, True
+        if is_first:
+            why = "the notifier is closed" if closed else f"{others} others wait to be sent"
+            logger.warning(
+                "dropping %s and those that follow it: %s", item, why,
+                extra={"event": "updates_dropped", **item.about, "reason": why},
+            )  # fmt: skip
+        return None
 
     def _settle(self, number: int, error: str | None) -> None:
+        entry = self._waiting.get(number)
+        if entry is not None and error is not None:
+            # Before it is counted, and not under the lock: a log may take its time.
+            _log_failure(f"{entry.item}: {error}", {**entry.item.about, "reason": error})
         with self._changed:
             entry = self._waiting.pop(number, None)
             if entry is None:
@@ -198,15 +204,11 @@ class Delivery:
             if error is None:
                 self._sent += 1
             else:
-                self._fail(f"{entry.item}: {error}", {**entry.item.about, "reason": error})
+                self._failed += 1
             if not self._waiting:
                 self._dropping = False
             self._changed.notify_all()
         entry.settled(error is None)
-
-    def _fail(self, what: str, details: Mapping[str, str], count: int = 1) -> None:
-        logger.warning("could not send %s", what, extra={"event": "update_not_sent", **details})
-        self._failed += count  # the line in the log says why
 
     def _hand_over(self, number: int, item: Item) -> None:
         """Give it to the publisher, which keeps the order; the future says what became of it."""
@@ -219,6 +221,10 @@ class Delivery:
             item.hand_over(self._publisher).add_done_callback(done)
         except Exception as error:
             self._settle(number, str(error))
+
+
+def _log_failure(what: str, details: Mapping[str, str]) -> None:
+    logger.warning("could not send %s", what, extra={"event": "update_not_sent", **details})
 
 
 _deliveries: weakref.WeakSet[Delivery] = weakref.WeakSet()

@@ -149,6 +149,39 @@ def test_what_was_given_up_is_not_counted_twice(make: Callable[..., WebSocketNot
     assert counters(notifier) == (0, 0, 1)
 
 
+@pytest.mark.parametrize("why", ["failed", "dropped", "closed"])
+def test_a_log_that_takes_its_time_holds_up_nobody(make: Callable[..., WebSocketNotifier], why: str) -> None:
+    here = Here()
+    notifier = make(realtime=here, queue_size=1 if why == "dropped" else 10)
+    notifier.send_stats_update("p", {})
+    held_up: list[bool] = []
+
+    class Slow(logging.Handler):
+        def createLock(self) -> None:
+            self.lock = None
+
+        def emit(self, _record: logging.LogRecord) -> None:
+            if not held_up:
+                other = threading.Thread(target=notifier.send_stats_update, args=("p", {}))
+                held_up.append(True)
+                other.start()
+                other.join(10)
+                held_up[0] = other.is_alive()
+
+    logger, slow = logging.getLogger("automoderate.notifier"), Slow()
+    logger.addHandler(slow)
+    try:
+        if why == "failed":
+            here.futures[0].set_exception(RuntimeError("no"))
+        elif why == "dropped":
+            notifier.send_stats_update("p", {})
+        else:
+            notifier.close(0)
+    finally:
+        logger.removeHandler(slow)
+    assert held_up == [False]
+
+
 def test_odd_calls_never_raise(make: Callable[..., WebSocketNotifier], caplog: pytest.LogCaptureFixture) -> None:
     class Hostile:
         def __getattribute__(self, name: str) -> Any:
