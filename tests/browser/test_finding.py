@@ -185,6 +185,7 @@ def test_what_is_read_stays_while_its_decision_no_longer_fits(
 def test_a_row_leads_on(server: ThreadServer, site: Site, visitors: Visitors) -> None:
     meta = {
         "author": "u-17", "profile": "https://people.example/u-17", "script": "javascript:alert(1)",
+        "user_id": 48213, "confidence": 0.004217,
         "nested": {"https://key.example": ["http://deep.example/x?a=1&b=2", "see https://no.example"]},
     }  # fmt: skip
     site.publish(update("c/1?", meta_data=meta))
@@ -205,19 +206,24 @@ def test_a_row_leads_on(server: ThreadServer, site: Site, visitors: Visitors) ->
         assert link.get_attribute("href") == address
         assert link.get_attribute("rel") == "noopener noreferrer"
     expect(row.locator("dd", has_text="javascript:alert(1)")).to_be_visible()
+    for number in ("48213", "0.004217"):
+        expect(row.get_by_text(number, exact=True)).to_be_visible()
+    expect(row.locator(".update__time")).to_contain_text(re.compile("^Jan 15"))
     row.get_by_role("button", name="Copy the id").click()
     expect(row.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == "c/1?"
 
     # Over plain HTTP a page has no clipboard of its own.
-    site.publish(update("c2"))
-    row = row_of(page, "c2")
+    site.publish(update(1042))
+    row = row_of(page, "1042")
     page.get_by_role("button", name="1 new").click()
+    href = f"/auth/login?content=1042&project={site.project.id}"
+    expect(row.get_by_role("link", name="Preview 1042")).to_have_attribute("href", href)
     row.get_by_role("button", name="Details").click()
     page.evaluate("board = navigator.clipboard; Object.defineProperty(navigator, 'clipboard', {value: undefined})")
     row.get_by_role("button", name="Copy the id").click()
     expect(row.get_by_role("button", name="Copied")).to_be_focused()
-    assert page.evaluate("board.readText()") == "c2"
+    assert page.evaluate("board.readText()") == "1042"
     expect(row.get_by_role("button", name="Copy the id")).to_be_visible()
     page.evaluate("document.execCommand = () => false")
     row.get_by_role("button", name="Copy the id").click()
@@ -234,6 +240,7 @@ def test_who_else_is_there_and_what_they_look_at(server: ThreadServer, site: Sit
     olga.locator(".update__more").click()
     lookers = row_of(mia, "a").locator(".update__lookers")
     expect(lookers).to_contain_text("olga is looking at this")
+    expect(lookers.locator("bdi")).to_have_text("olga")  # a name that runs from right to left turns no sentence around
     assert place_of(row_of(mia, "a")) == place
     expect(row_of(olga, "a").locator(".update__lookers")).to_be_hidden()
     olga.locator(".update__more").click()

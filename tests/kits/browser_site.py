@@ -32,7 +32,7 @@ EXPECTED = ("Failed to load resource", "WebSocket connection to", "net::ERR_")
 WHOLE = "element => [element, ...element.children].every((each) => each.scrollWidth <= each.clientWidth)"
 
 
-def update(content_id: str, status: str = "approved", **more: Any) -> dict[str, Any]:
+def update(content_id: str | int, status: str = "approved", **more: Any) -> dict[str, Any]:
     """The data of a moderation_update."""
     return {
         "content_id": content_id, "status": status, "content_type": "text", "content_preview": f"Preview {content_id}",

@@ -44,7 +44,7 @@ export class Card {
   /** Takes note of one update of a content; says whether it changes what is shown. */
   update(event, data) {
     if (event !== "moderation_update" || !DECIDED.includes(data.status)) return false;
-    const time = readTime(data.timestamp);
+    const time = readTime(data);
     this.#pulse.decided(data.status, time);
     // After a gap older ones are asked for, too, which a live one may have overtaken.
     if (this.#last === null || newer(data.event_id, this.#last.event_id)) {

@@ -85,7 +85,7 @@ export class Feed {
     const before = this.lookers;
     this.lookers = lookers;
     for (const row of this.list.children) {
-      const id = row.entry.data?.content_id;
+      const id = row.entry.contentId;
       if (before.has(id) || lookers.has(id)) this.rows.renderLookers(row.entry, this.#lookersOf(row.entry));
     }
   }
@@ -115,7 +115,7 @@ export class Feed {
 
   #lookAt(row) {
     this.looked = row?.entry ?? null;
-    this.listeners.looking(this.looked?.data.content_id ?? null);
+    this.listeners.looking(this.looked?.contentId || null);
   }
 
   #open() {
@@ -123,7 +123,7 @@ export class Feed {
   }
 
   #lookersOf(entry) {
-    return this.lookers.get(entry.data.content_id) ?? [];
+    return this.lookers.get(entry.contentId) ?? [];
   }
 
   #wanted(entry) {

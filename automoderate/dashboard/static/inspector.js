@@ -2,7 +2,7 @@
 
 import { setText } from "./elements.js";
 import { fetchJson } from "./fetching.js";
-import { clockTime, number, plain, readTime } from "./text.js";
+import { clockTime, moment, number, plain, readTime } from "./text.js";
 
 const PACE = 3000; // milliseconds between two questions
 const PAGE = 20;
@@ -244,7 +244,7 @@ function showRoom({ nodes, updates }) {
   find("room-members").textContent = `Sessions: ${members}. They are listed below.`;
   find("room-updates").replaceChildren(...updates.toReversed().map(({ event, data }) => {
     const what = plain(data.content_preview ?? data);
-    const when = data.timestamp === undefined ? "" : ` ${clockTime(readTime(data.timestamp))}`;
+    const when = data.timestamp === undefined ? "" : ` ${moment(readTime(data))}`;
     return make("li", [make("strong", plain(data.status ?? event)), `${when} `, make("span", what, "plain-list__text")]);
   }));
   find("room-empty").hidden = updates.length > 0;

@@ -2,7 +2,7 @@
 
 import { setStatus, setText, setTime } from "./elements.js";
 import { anchor, contentLink, jsonNodes, webLink } from "./links.js";
-import { clockTime, duration, fullTime, initials, label, plain } from "./text.js";
+import { duration, exact, fullTime, initials, label, moment, plain } from "./text.js";
 
 const BADGES = { approved: "Approved", rejected: "Rejected", flagged: "Flagged", pending: "Pending", rule: "Rule change" };
 const COPIED = 2000; // milliseconds that a button says so
@@ -21,6 +21,13 @@ export function avatar(person) {
   circle.title = person.username;
   circle.setAttribute("aria-hidden", "true"); // the name stands beside it
   return circle;
+}
+
+/** A name within a sentence: what it has of a script that runs the other way turns nothing around it. */
+function isolated(username) {
+  const element = document.createElement("bdi");
+  element.textContent = username;
+  return element;
 }
 
 /** Puts a text on the clipboard; where a page may not, as over plain HTTP, the old way. */
@@ -75,7 +82,7 @@ export class Rows {
   render(entry, lookers) {
     const { row, data, kind, status, time, decided } = entry;
     setStatus(row, status, BADGES[status], this.icons);
-    if (data.content_id !== undefined) row.dataset.contentId = data.content_id;
+    if (entry.contentId) row.dataset.contentId = entry.contentId;
     this.#preview(entry);
     const name = kind === "rule" ? "Moderation rules" : plain(data.moderator_name ?? "Unknown");
     setText(row.querySelector(".update__who"), kind !== "rule" && entry.rule ? `${name}: ${entry.rule}` : name);
@@ -84,7 +91,7 @@ export class Rows {
     setText(row.querySelector(".update__author"), entry.author ? `by ${entry.author}` : "");
     // The time shown stays that of arrival, which is what the list is ordered by.
     const title = decided ? `Received ${fullTime(time)}, decided ${fullTime(decided)}` : fullTime(time);
-    setTime(row, time, clockTime(time), title);
+    setTime(row, time, moment(time), title);
     this.renderLookers(entry, lookers);
     if (!row.querySelector(".update__details").hidden) this.#detail(entry);
   }
@@ -93,9 +100,10 @@ export class Rows {
     const line = row.querySelector(".update__lookers");
     line.hidden = lookers.length === 0;
     if (line.hidden && !line.firstChild) return;
-    const names = lookers.map(({ username }) => username).join(", ");
-    const words = `${names} ${lookers.length === 1 ? "is" : "are"} looking at this`;
-    line.replaceChildren(...lookers.map(avatar), ...(lookers.length ? [make("span", "", words)] : []));
+    const words = make("span", "");
+    for (const { username } of lookers) words.append(words.firstChild ? ", " : "", isolated(username));
+    words.append(` ${lookers.length === 1 ? "is" : "are"} looking at this`);
+    line.replaceChildren(...lookers.map(avatar), ...(lookers.length ? [words] : []));
   }
 
   /** Opens or closes a row; returns whether it is open. */
@@ -108,9 +116,9 @@ export class Rows {
     return open;
   }
 
-  #preview({ row, data, preview }) {
+  #preview({ row, contentId, preview }) {
     const shown = row.querySelector(".update__preview");
-    const address = contentLink(this.contentUrl, data.content_id, this.projectId);
+    const address = contentLink(this.contentUrl, contentId, this.projectId);
     if (address === null) return setText(shown, preview);
     const link = shown.querySelector("a") ?? document.createElement("a");
     link.href = address;
@@ -118,12 +126,12 @@ export class Rows {
     if (!link.parentNode) shown.replaceChildren(link);
   }
 
-  #facts({ kind, data, author }) {
+  #facts({ kind, contentId, data, author }) {
     if (kind === "rule") return [["Rule", data.rule ?? data.rule_data], ["Event", data.event_id]];
     const meta = data.meta_data;
     const parts = meta !== null && typeof meta === "object" && !Array.isArray(meta) ? Object.entries(meta) : [["Meta data", meta]];
     return [
-      ["Content", data.content_id], ["Author", author], ["Type", data.content_type], ["Moderator", data.moderator_type],
+      ["Content", contentId || data.content_id], ["Author", author], ["Type", data.content_type], ["Moderator", data.moderator_type],
       ["Rule", data.rule_name], ["Results", data.results_count], ["Event", data.event_id],
       ...parts.filter(([, value]) => author === "" || value !== author).map(([key, value]) => [label(key), value]),
     ]; // prettier-ignore
@@ -141,14 +149,14 @@ export class Rows {
         text.append(...jsonNodes(value));
         description.append(text);
       } else {
-        description.append(address ? anchor(address, value) : make("span", "", plain(value)));
+        description.append(address ? anchor(address, value) : make("span", "", exact(value)));
       }
-      if (name === "Content" && typeof value === "string") description.append(this.#copyButton(value));
+      if (name === "Content" && value === entry.contentId) description.append(this.#copyButton(value));
       list.append(make("dt", "", name), description);
     }
     const details = entry.row.querySelector(".update__details");
     details.replaceChildren(list);
-    const address = contentLink(this.contentUrl, entry.data.content_id, this.projectId);
+    const address = contentLink(this.contentUrl, entry.contentId, this.projectId);
     if (address) {
       const link = make("a", "button button--quiet", "Go to the content");
       link.href = address;

@@ -1,6 +1,6 @@
 // The newest stats_update: whatever numbers the pipeline sends.
 
-import { clockTime, label, plain, readTime } from "./text.js";
+import { label, moment, plain, readTime } from "./text.js";
 
 const ENTRIES = 24; // shown
 
@@ -27,5 +27,5 @@ export function showStatistics(elements, data) {
     }),
   );
   elements.empty.hidden = rows.length > 0;
-  elements.time.textContent = `as of ${clockTime(readTime(data.timestamp))}`;
+  elements.time.textContent = `as of ${moment(readTime(data))}`;
 }

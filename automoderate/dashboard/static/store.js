@@ -37,7 +37,7 @@ export class Entry {
   constructor(kind, data, old) {
     this.kind = kind;
     this.id = word(data.event_id);
-    this.time = readTime(data.timestamp);
+    this.time = readTime(data);
     this.old = old;
     this.take(data);
   }
@@ -45,6 +45,7 @@ export class Entry {
   take(data) {
     this.data = { ...this.data, ...data };
     const { content_type: type, moderator_type: moderator, rule_name: rule, content_preview: preview } = this.data;
+    this.contentId = word(this.data.content_id); // "" without one
     if (this.kind === "rule") {
       Object.assign(this, { status: "rule", type: "", moderator: "", author: "", ...ruleChange(this.data) });
     } else {
@@ -58,8 +59,8 @@ export class Entry {
   /** What a search looks in. */
   get text() {
     if (this.searched === null) {
-      const { content_id: id, meta_data: meta, moderator_name: name } = this.data;
-      const parts = [this.preview, word(id), word(name), this.rule, this.type, this.status, meta ? JSON.stringify(meta) : ""];
+      const { meta_data: meta, moderator_name: name } = this.data;
+      const parts = [this.preview, this.contentId, word(name), this.rule, this.type, this.status, meta ? JSON.stringify(meta) : ""];
       this.searched = parts.join("\n").toLowerCase();
     }
     return this.searched;
@@ -115,7 +116,7 @@ export class Store {
     const at = mark === null ? this.entries.length : this.entries.indexOf(mark);
     const below = mark === null ? null : this.entries.slice(at).find((entry) => entry.id)?.id;
     const missing = below ? events.filter(({ data }) => newer(word(data.event_id), below)) : events;
-    const decided = new Set(this.entries.map((entry) => entry.data?.content_id));
+    const decided = new Set(this.entries.map((entry) => entry.contentId));
     const brought = [];
     const changed = [];
     for (const { event, data } of missing) {
@@ -129,7 +130,7 @@ export class Store {
       }
       const entry = new Entry(kind, data, mark === null); // what was missed came since the page was opened
       // It was received here and decided further up, where it stands already.
-      if (entry.status === "pending" && data.content_id !== undefined && decided.has(data.content_id)) continue;
+      if (entry.status === "pending" && entry.contentId && decided.has(entry.contentId)) continue;
       entry.again = this.#forgotten.has(entry.id);
       this.#await(entry);
       brought.unshift(entry);
@@ -159,21 +160,20 @@ export class Store {
 
   /** What is said of a content that waits for its decision goes to the entry that is there. */
   #decide(data) {
-    const entry = this.#undecided.get(data.content_id);
+    const entry = this.#undecided.get(word(data.content_id));
     if (!entry || entry.gone) return null;
     const was = entry.status;
     entry.take(data);
     if (entry.status !== "pending") {
-      entry.decided = readTime(data.timestamp);
-      this.#undecided.delete(data.content_id);
+      entry.decided = readTime(data);
+      this.#undecided.delete(entry.contentId);
     }
     return { entry, was };
   }
 
   #await(entry) {
-    const id = entry.data.content_id;
-    if (entry.status !== "pending" || id === undefined) return;
-    this.#undecided.set(id, entry);
+    if (entry.status !== "pending" || !entry.contentId) return;
+    this.#undecided.set(entry.contentId, entry);
     if (this.#undecided.size > UNDECIDED) this.#undecided.delete(this.#undecided.keys().next().value);
   }
 }

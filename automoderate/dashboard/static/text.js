@@ -1,16 +1,25 @@
 // How values read to a person, in the reader's own language settings. Everything returned is plain text.
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit", second: "2-digit" });
+const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" });
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
 const decimal = new Intl.NumberFormat(undefined, { maximumFractionDigits: 2 });
+const fine = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 3 });
 
-/** An ISO timestamp as Date; now, where it is missing or unreadable. */
-export function readTime(value) {
-  const time = new Date(typeof value === "string" ? value : Number.NaN);
-  return Number.isNaN(time.getTime()) ? new Date() : time;
+/**
+ * When an update was made, as Date, by its ISO timestamp, which is of UTC where it names no time zone, as servers write it.
+ * Where it is missing or unreadable: when it was published, which its event id says, or now.
+ */
+export function readTime({ timestamp: value, event_id: id }) {
+  const text = typeof value === "string" ? value : "";
+  const time = new Date(/^\d{4}-\d\d-\d\d[T ][\d:.]+$/.test(text) ? `${text.replace(" ", "T")}Z` : text);
+  if (!Number.isNaN(time.getTime())) return time;
+  return /^\d{13}-\d+$/.test(id) ? new Date(Number.parseInt(id, 10)) : new Date();
 }
 
 export const clockTime = (date) => clock.format(date);
+/** The time of what is of today; of what is not, as kept updates may be, the day besides. */
+export const moment = (date) => (date.toDateString() === new Date().toDateString() ? clock : day).format(date);
 export const fullTime = (date) => full.format(date);
 export const number = (value) => decimal.format(value);
 
@@ -35,10 +44,13 @@ export function label(key) {
 /** Any JSON value on one line. */
 export function plain(value) {
   if (value === null || value === undefined || value === "") return "–";
-  if (typeof value === "number") return number(value);
+  if (typeof value === "number") return Math.abs(value) < 1 ? fine.format(value) : number(value);
   if (typeof value === "boolean") return value ? "Yes" : "No";
   return typeof value === "string" ? value : JSON.stringify(value);
 }
+
+/** Like `plain`, for who looks closely: a number may be an id or a year, and every digit may count. */
+export const exact = (value) => (typeof value === "number" ? String(value) : plain(value));
 
 /** A text that is longer than so many characters, cut; never through the middle of one. */
 export const shortened = (text, length) =>

@@ -43,6 +43,26 @@ test("what is said once more of a content that still waits changes its row", () 
   assert.equal(store.entries[0].type, "image");
 });
 
+test("contents without an id are apart also where they wait, and where older ones are read", () => {
+  const store = new Store();
+  for (const none of [null, "", undefined]) {
+    assert.equal(store.arrive("update", data(store.entries.length + 10, none, "pending")).was, null);
+    assert.equal(store.arrive("update", data(store.entries.length + 10, none)).was, null);
+  }
+  assert.equal(store.entries.length, 6);
+  assert.equal(store.older([event(1, null, "pending"), event(2, null)]).brought.length, 2);
+});
+
+test("a number is as good a name of a content as a text", () => {
+  const store = new Store();
+  store.arrive("update", data(1, 42, "pending"));
+  assert.equal(store.entries[0].contentId, "42");
+  assert.equal(store.arrive("update", data(2, "42")).was, "pending");
+  store.arrive("update", data(3, 0, "pending"));
+  assert.equal(store.arrive("update", data(4, 0)).was, "pending");
+  assert.equal(store.arrive("update", data(5, ["a"])).entry.contentId, "");
+});
+
 test("an unknown status is pending, and contents without an id are apart", () => {
   const store = new Store();
   store.arrive("update", { event_id: "1-0", status: "constructor" });
