@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import ClassVar
 
 ROOT = "automoderate"
@@ -75,13 +77,21 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": getattr(record, "event", "message"),
-            "message": record.getMessage(),
+            "message": _message(record),
             **self._worker,
         }
         line |= {name: value for name in FIELDS if (value := getattr(record, name, None)) is not None}
         if record.exc_info and record.exc_info[0] is not None:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+
+def _message(record: logging.LogRecord) -> str:
+    """What a record says; where its arguments do not fit, as a library's may not, what it says without them."""
+    try:
+        return record.getMessage()
+    except Exception:
+        return str(record.msg)
 
 
 class LastingLogger(logging.Logger):
@@ -127,7 +137,36 @@ def configure(level: str, *, alone: bool, form: str = TEXT) -> None:
     if alone:
         logging.basicConfig(level=level.upper(), handlers=[_handler(form)])
         if form == JSON:
-            logging.captureWarnings(True)  # else they are lines of their own in between
+            logging.captureWarnings(True)  # else they are lines of their own in between,
+            _report_what_nobody_caught()  # and so are tracebacks
+
+
+def _report_what_nobody_caught() -> None:
+    """Have the log say what ends the process, or a thread, or was raised where nobody can catch it."""
+
+    def report(
+        message: str, kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        caught = None if error is None else (kind, error, traceback)
+        logging.getLogger(ROOT).critical(message, exc_info=caught, extra={"event": "crash"})
+
+    def of_process(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, traceback)
+        else:
+            report("The process ends: nobody caught an exception", kind, error, traceback)
+
+    def of_thread(ended: threading.ExceptHookArgs) -> None:
+        if ended.exc_type is not SystemExit:  # which ends no more than the thread, and means to
+            name = "" if ended.thread is None else f" {ended.thread.name!r}"
+            report(f"The thread{name} ends: nobody caught an exception", *ended[:3])
+
+    def of_no_caller(raised: sys.UnraisableHookArgs) -> None:
+        report(
+            "An exception was raised where nobody can catch it", raised.exc_type, raised.exc_value, raised.exc_traceback
+        )
+
+    sys.excepthook, sys.unraisablehook, threading.excepthook = of_process, of_no_caller, of_thread
 
 
 def keep_enabled() -> None:

@@ -22,6 +22,9 @@ __all__ = ["OpenTelemetrySpan", "OpenTelemetryTracer", "from_environment"]
 PROTOCOLS = {"http/protobuf": "http", "grpc": "grpc"}
 """What OTEL_EXPORTER_OTLP_PROTOCOL may be, and the exporter's package for it."""
 
+MAX_PARENT = 512
+"""Characters of a traceparent; OpenTelemetry takes none that is longer, and would say so in the log each time."""
+
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
@@ -71,7 +74,7 @@ class OpenTelemetryTracer:
         self._provider.shutdown()
 
     def _begin(self, name: str, parent: str | None, attributes: Attributes, at: int) -> OpenTelemetrySpan:
-        carrier = {} if parent is None else {"traceparent": parent}
+        carrier = {} if parent is None or len(parent) > MAX_PARENT else {"traceparent": parent}
         # An empty context, as whatever span the loop's thread is within has nothing to do with it.
         context = _PROPAGATOR.extract(carrier, Context())
         named = {f"automoderate.{key}": value for key, value in attributes.items()}

@@ -6,6 +6,7 @@ import json
 import logging
 import logging.config
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -24,7 +25,9 @@ def _as_before() -> Iterator[None]:
     loggers = [logging.root, logging.getLogger(_logs.ROOT), logging.getLogger("py.warnings")]
     before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
     formatters = [(handler, handler.formatter) for logger in loggers for handler in logger.handlers]
+    hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
     yield
+    sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
     logging.captureWarnings(False)
     for handler, formatter in formatters:
         handler.setFormatter(formatter)
@@ -89,6 +92,55 @@ def test_libraries_and_warnings_are_lines_too_where_the_process_is_ours(
     library, warning = lines(capsys)
     assert (library["event"], library["message"], library["logger"]) == ("message", "careful", "another.program")
     assert "DeprecationWarning: old" in warning["message"]
+
+
+def test_what_nobody_caught_is_a_line_where_the_process_is_ours(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself Python writes a traceback of many lines to the same place."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    _logs.configure("warning", alone=True, form="json")
+
+    def fail(error: BaseException) -> None:
+        raise error
+
+    class Unfinished:
+        def __del__(self) -> None:
+            raise OSError("nor this")
+
+    for error in (OSError("the disk\nis full"), SystemExit(1)):
+        thread = threading.Thread(target=fail, args=(error,), name="reader")
+        thread.start()
+        thread.join()
+    Unfinished()
+    try:
+        fail(ZeroDivisionError("it ends"))
+    except ZeroDivisionError as end:
+        sys.excepthook(type(end), end, end.__traceback__)
+    in_thread, ignored, whole = lines(capsys)
+    assert (in_thread["level"], in_thread["event"]) == ("critical", "crash")
+    assert "reader" in in_thread["message"]
+    for line, last in ((in_thread, "OSError: the disk\nis full"), (ignored, "nor this"), (whole, "it ends")):
+        assert line["exception"].startswith("Traceback")
+        assert line["exception"].endswith(last)
+
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert "KeyboardInterrupt" in capsys.readouterr().err, "who interrupts it knows"
+
+
+def test_the_hooks_of_a_mounted_application_are_its_own() -> None:
+    before = sys.excepthook, sys.unraisablehook, threading.excepthook
+    _logs.configure("warning", alone=False, form="json")
+    _logs.configure("warning", alone=True, form="text")
+    assert (sys.excepthook, sys.unraisablehook, threading.excepthook) == before
+
+
+def test_a_line_whose_arguments_do_not_fit_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """By itself logging writes a traceback with the arguments, whatever they hold."""
+    _logs.configure("info", alone=True, form="json")
+    OURS.info("%d left", "session=secret", extra={"event": "left"})
+    (line,) = lines(capsys)
+    assert (line["event"], line["message"]) == ("left", "%d left")
 
 
 def test_the_hosts_configuration_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

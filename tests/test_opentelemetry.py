@@ -81,6 +81,17 @@ def test_a_failure_has_its_kind_and_not_its_message(taken: InMemorySpanExporter,
     assert (span.end_time - span.start_time) / 1e9 == pytest.approx(0.5)
 
 
+def test_whatever_a_request_names_as_its_parent_nothing_is_said_of_it(
+    taken: InMemorySpanExporter, provider: TracerProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OpenTelemetry would write a line for each, so that whoever may publish could fill the log."""
+    odd = ("", "-", f"{PARENT}, {PARENT}", f"ff{PARENT[2:]}", "x" * 5000, f"01{PARENT[2:]}-{'y' * 5000}", "é\udcff")
+    for parent in odd:
+        OpenTelemetryTracer(provider).start("publish", parent, {}).end(None)
+    assert [span.parent for span in taken.get_finished_spans()] == [None] * len(odd)
+    assert caplog.text == ""
+
+
 def test_a_notifier_names_the_span_that_it_is_called_in(provider: TracerProvider) -> None:
     said: list[tuple[Any, ...]] = []
 
