@@ -304,6 +304,11 @@ def test_somebody_who_is_away_is_called_as_they_chose(server: ThreadServer, site
     page.get_by_text("Alerts").click()
     for name in ("A sound", "A notification", "A number in", "All that the filter"):
         expect(page.get_by_label(name)).to_be_checked()
+    page.evaluate("Notification.permission = 'denied'")  # the browser takes back what it had allowed
+    site.publish(update("d"))
+    expect(page.get_by_label("A notification")).not_to_be_checked()
+    expect(page.locator("#alert-note")).to_contain_text("does not allow")
+    assert page.evaluate("told") == []
     page.keyboard.press("Escape")
     expect(page.get_by_label("A sound")).to_be_hidden()
 

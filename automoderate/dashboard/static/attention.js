@@ -86,8 +86,7 @@ export class Attention {
     let chosen = value;
     this.note.textContent = "";
     if (name === "notify" && value && (await Notification.requestPermission()) !== "granted") {
-      chosen = this.notify.checked = false;
-      this.note.textContent = "Your browser does not allow this page to notify you: allow it beside the address.";
+      chosen = this.#refuse();
     }
     this.chosen[name] = chosen;
     if (name === "sound" && value) {
@@ -124,7 +123,17 @@ export class Attention {
     }
   }
 
+  /** The browser lets nobody be notified, or no longer. */
+  #refuse() {
+    this.note.textContent = "Your browser does not allow this page to notify you: allow it beside the address.";
+    return (this.notify.checked = false);
+  }
+
   #notify(entries) {
+    if (Notification.permission !== "granted") {
+      this.chosen.notify = this.#refuse();
+      return;
+    }
     const [title, body] = [`${this.name}: ${summary(entries)}`, shortened(entries.at(-1).preview, 120)];
     try {
       const notification = new Notification(title, { body, tag: `automoderate ${this.name}`, renotify: true, silent: this.chosen.sound });
