@@ -12,8 +12,8 @@ export function webLink(value) {
 
 /** The operator's page of one content, from a template with {content_id} and {project_id}; null without one. */
 export function contentLink(template, contentId, projectId) {
-  // A browser takes "." and ".." for steps in a path, however they are written.
-  if (!template || typeof contentId !== "string" || ["", ".", ".."].includes(contentId)) return null;
+  // A browser takes "." and ".." for steps in a path, however they are written; half a character can be in no address.
+  if (!template || typeof contentId !== "string" || /^\.{0,2}$|\p{Surrogate}/u.test(contentId)) return null;
   const values = { content_id: contentId, project_id: projectId };
   return template.replaceAll(/\{(content_id|project_id)\}/g, (_, name) => encodeURIComponent(values[name]));
 }

@@ -68,7 +68,7 @@ test("a content's page is the operator's, whatever the content is called", () =>
   assert.equal(link("a"), "/content/a?project=p%201");
   assert.equal(link("../../log out?x#y"), "/content/..%2F..%2Flog%20out%3Fx%23y?project=p%201");
   assert.equal(link("{project_id}$&"), "/content/%7Bproject_id%7D%24%26?project=p%201");
-  for (const none of ["", ".", "..", undefined, 5]) assert.equal(link(none), null);
+  for (const none of ["", ".", "..", "half of \ud83c", undefined, 5]) assert.equal(link(none), null);
   assert.equal(contentLink(undefined, "a", "p"), null);
 });
 
