@@ -381,6 +381,22 @@ def test_on_a_phone_the_list_comes_first_and_the_charts_are_folded(
     expect(page.locator("#pace")).to_be_visible()
     page.set_viewport_size({"width": 360, "height": 740})
     expect(page.locator("#pace")).to_be_hidden()
+    _go_up_in_sight(page)
+
+
+def _go_up_in_sight(page: Page) -> None:
+    """Who goes from the end of the list to its beginning by keyboard sees where they are, below the bar that stays."""
+    page.locator("#older").focus()
+    for _ in range(rows(page).count()):
+        page.keyboard.press("Shift+Tab")
+        page.wait_for_function(
+            """() => {
+                const [{ top }, { bottom }] = [document.activeElement, document.getElementById("feed-bar")].map(
+                    (element) => element.getBoundingClientRect());
+                return document.activeElement.matches(".update__more") && top >= bottom - 1;
+            }"""
+        )
+
 
 
 def test_no_more_rows_are_drawn_than_asked_for_and_none_is_lost_to_a_reader(
