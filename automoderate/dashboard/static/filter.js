@@ -1,5 +1,7 @@
 // Which updates a person wants to see. A filter never changes: there is a new one for every choice.
 
+import { searchable } from "./text.js";
+
 export const STATUSES = ["approved", "rejected", "flagged", "pending"];
 export const DECIDED = ["approved", "rejected", "flagged"];
 const CHOICES = ["type", "moderator", "rule"]; // names in the address, and of what an entry has
@@ -9,7 +11,7 @@ export class Filter {
   constructor({ statuses = [], type = "", moderator = "", rule = "", text = "" } = {}) {
     this.statuses = STATUSES.filter((status) => statuses.includes(status));
     Object.assign(this, { type, moderator, rule, text });
-    this.words = text.toLowerCase().split(/\s+/).filter(Boolean);
+    this.words = searchable(text).split(/\s+/).filter(Boolean);
     Object.freeze(this);
   }
 

@@ -2,7 +2,7 @@
 
 import { newer } from "./position.js";
 import { STATUSES } from "./filter.js";
-import { label, plain, readTime } from "./text.js";
+import { label, plain, readTime, searchable } from "./text.js";
 
 const UNDECIDED = 2000; // contents remembered while their decision is awaited
 const FORGOTTEN = 5000; // ids remembered of what was let go of
@@ -14,6 +14,13 @@ function authorOf(meta) {
   if (meta === null || typeof meta !== "object") return "";
   const found = AUTHORS.map((name) => meta[name]).find((value) => value !== undefined && value !== null && value !== "");
   return word(found) || word(found?.name ?? found?.username);
+}
+
+/** Every word of a JSON value, keys too, as people read it and not as JSON writes it. */
+function said(value) {
+  if (value === null || value === undefined || typeof value !== "object") return String(value ?? "");
+  if (Array.isArray(value)) return value.map(said).join("\n");
+  return Object.entries(value).map(([key, part]) => `${key}\n${said(part)}`).join("\n");
 }
 
 function ruleChange(data) {
@@ -60,8 +67,8 @@ export class Entry {
   get text() {
     if (this.searched === null) {
       const { meta_data: meta, moderator_name: name } = this.data;
-      const parts = [this.preview, this.contentId, word(name), this.rule, this.type, this.status, meta ? JSON.stringify(meta) : ""];
-      this.searched = parts.join("\n").toLowerCase();
+      const parts = [this.preview, this.contentId, word(name), this.rule, this.type, this.status, said(meta)];
+      this.searched = searchable(parts.join("\n"));
     }
     return this.searched;
   }

@@ -52,6 +52,9 @@ export function plain(value) {
 /** Like `plain`, for who looks closely: a number may be an id or a year, and every digit may count. */
 export const exact = (value) => (typeof value === "number" ? String(value) : plain(value));
 
+/** A text as it is searched, however it is written: in capitals, or an accent as a character of its own. */
+export const searchable = (text) => text.normalize().toLowerCase();
+
 /** A text that is longer than so many characters, cut; never through the middle of one. */
 export const shortened = (text, length) =>
   text.length > length ? `${text.slice(0, length - 1).replace(/[\ud800-\udbff]$/, "")}…` : text;

@@ -10,7 +10,7 @@ import { initials } from "../../../automoderate/dashboard/static/text.js";
 
 const entry = new Entry("update", {
   content_id: "8f0c", status: "flagged", content_type: "image", moderator_type: "ai", moderator_name: "AI", rule_name: "No Links",
-  content_preview: "A photo of the Sunset", meta_data: { author: "ann", nested: { tag: "pier" } },
+  content_preview: "A photo of the Sunset", meta_data: { author: "ann", nested: { tag: ["pier", null, 48213], said: 'C:\\New "cafe\u0301"' } },
 }); // prettier-ignore
 const rule = new Entry("rule", { action: "created", rule: { name: "No Links" } });
 
@@ -27,6 +27,9 @@ test("what is wanted is wanted by everything that was chosen", () => {
     [{ text: "  SUNSET photo " }, true, false],
     [{ text: "sunset morning" }, false, false],
     [{ text: "pier" }, true, false],
+    [{ text: 'c:\\new "CAFÉ"' }, true, false],
+    [{ text: "TAG 48213" }, true, false],
+    [{ text: '","' }, false, false],
     [{ text: "8F0C" }, true, false],
     [{ text: "links" }, true, true],
   ]) {

@@ -90,7 +90,7 @@ test("a mark in the middle stands above what is there, and not beside another or
 test("what a search looks in is made once, until the update changes", () => {
   const store = new Store();
   let made = 0;
-  const meta = { toJSON: () => `made ${(made += 1)} times` };
+  const meta = { get note() { return `made ${(made += 1)} times`; } }; // prettier-ignore
   const { entry } = store.arrive("update", data(1, "a", "pending", { meta_data: meta }));
   assert.match(entry.text, /made 1 times/);
   assert.match(entry.text, /made 1 times/);
