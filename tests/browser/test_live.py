@@ -158,6 +158,20 @@ def test_received_content_turns_into_its_decision_in_place(
     expect(page.locator("#count-pending")).to_have_text("1")
     expect(page.locator("#count-flagged")).to_have_text("1")
 
+    open_row, link = page.locator('[data-content-id="c2"]'), "https://people.example/u-18"
+    open_row.get_by_role("button", name="Details").click()
+    open_row.get_by_role("button", name="Copy the id").focus()
+    site.publish(update("c2", "pending", meta_data={"profile": link}), "content_received")
+    expect(open_row.get_by_role("link", name=link)).to_be_visible()
+    expect(open_row.get_by_role("button", name="Copy the id")).to_be_focused()  # it is another one, of the same row
+    open_row.get_by_role("link", name=link).focus()
+    site.publish(update("c2"))
+    expect(open_row.locator(".badge")).to_have_text("Approved")
+    expect(open_row.get_by_role("link", name=link)).to_have_count(0)
+    expect(open_row.get_by_role("button", name="Details")).to_be_focused()
+    open_row.get_by_role("button", name="Details").click()
+    page.evaluate("document.activeElement.blur()")
+
     site.publish(update("c1", "approved"))  # a person decides anew: that is an update of its own
     expect(rows(page)).to_have_count(3)
     assert previews(page)[0] == "Preview c1"

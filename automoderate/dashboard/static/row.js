@@ -155,6 +155,7 @@ export class Rows {
       list.append(make("dt", "", name), description);
     }
     const details = entry.row.querySelector(".update__details");
+    const focused = details.contains(document.activeElement) ? document.activeElement.textContent : null;
     details.replaceChildren(list);
     const address = contentLink(this.contentUrl, entry.contentId, this.projectId);
     if (address) {
@@ -162,6 +163,10 @@ export class Rows {
       link.href = address;
       details.append(link);
     }
+    if (focused === null) return;
+    // A decision has come while somebody went through the details by keyboard.
+    const same = [...details.querySelectorAll("a, button")].find((each) => each.textContent === focused);
+    (same ?? entry.row.querySelector(".update__more")).focus({ preventScroll: true });
   }
 
   #copyButton(text) {
