@@ -95,6 +95,7 @@ def test_what_was_missed_for_good_is_marked_and_filled_in_as_far_as_it_is_kept(
     assert previews(page) == [*names(199, 70), *names(19, 0)]
     mark.get_by_role("button").click()
     expect(mark).to_have_text("What was missed here is no longer kept.")
+    expect(mark).to_be_focused()  # its button, which had the focus, is gone
     expect(page.locator("#missed")).to_contain_text("Some updates were missed at")
 
 

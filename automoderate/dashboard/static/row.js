@@ -65,6 +65,7 @@ export class Rows {
   /** A line that says what is missing between two rows, with a way to it. */
   buildMark(mark) {
     const row = make("li", "feed__mark");
+    row.tabIndex = -1; // it takes the focus over from its button
     const button = make("button", "button button--quiet feed__fill", "Load what is kept");
     button.type = "button";
     row.append(make("span", "feed__mark-text"), button);
@@ -76,7 +77,10 @@ export class Rows {
 
   renderMark({ row, text, exhausted }) {
     setText(row.querySelector(".feed__mark-text"), text);
-    if (exhausted) row.querySelector("button")?.remove();
+    const button = row.querySelector("button");
+    if (!exhausted || !button) return;
+    if (button === document.activeElement) row.focus({ preventScroll: true });
+    button.remove();
   }
 
   render(entry, lookers) {
