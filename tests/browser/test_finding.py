@@ -335,6 +335,13 @@ def test_the_keyboard_is_enough(server: ThreadServer, site: Site, visitors: Visi
     expect(row_of(page, "b").locator(".update__details")).to_be_hidden()
     keys.press("Escape")
     expect(row_of(page, "d")).to_be_visible()
+    keys.press("j")
+    expect(row_of(page, "d")).to_be_focused()
+    site.publish(update("e"))
+    expect(page.get_by_role("button", name="1 new")).to_be_visible()
+    keys.press("Shift+Tab")  # to that button, which goes as nobody reads any more
+    expect(row_of(page, "e")).to_be_visible()
+    expect(page.locator("#feed-title")).to_be_focused()
     keys.press("/")
     search = page.get_by_label("Search in what is loaded")
     expect(search).to_be_focused()

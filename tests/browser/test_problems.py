@@ -128,9 +128,13 @@ def test_a_member_who_is_removed_and_added_again(server: ThreadServer, site: Sit
     expect_state(page, "disconnected")
     site.publish(update("unseen"))
 
+    panel.get_by_role("button", name="Try again").click()
+    expect(page.locator("#feed-title")).to_be_focused()  # the button went, and is there again
+    expect(panel.get_by_role("button", name="Try again")).to_be_visible()
     accounts.add_member(site.database, site.project.id, site.member.id)
     panel.get_by_role("button", name="Try again").click()
     _updates_flow(page, site, "c1")
+    expect(page.locator("#feed-title")).to_be_focused()
 
 
 @pytest.mark.parametrize("settings", [{"check_timeout": 0.5}])

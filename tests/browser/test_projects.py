@@ -149,11 +149,13 @@ def test_projects_that_are_left_or_deleted_show_so(server: ThreadServer, site: S
     expect(_card(page, stays)).to_contain_text("Preview c1")
 
     left.get_by_role("button", name="Try again").click()
+    expect(left.get_by_role("button", name="Try again")).to_be_focused()
     expect(left).to_contain_text("You no longer have access to this project.")
     accounts.add_member(site.database, site.project.id, site.member.id)
     left.get_by_role("button", name="Try again").click()
     _publish(server, site.project, _decided("c2"))
     expect(left).to_contain_text("Preview c2")
+    expect(left.get_by_role("link", name="Community forum")).to_be_focused()  # the button has gone
     left.get_by_role("link", name="Community forum").click()
     expect(page.get_by_role("heading", name="Community forum")).to_be_visible()
 

@@ -65,12 +65,14 @@ export class Card {
   /** How things stand with this project: one of the states of `Rooms`. */
   become(state) {
     this.element.dataset.state = state;
+    const [retry, held] = [this.find("retry"), this.element.contains(document.activeElement)];
     const lost = state === "denied" || state === "gone";
     if (lost) this.link.removeAttribute("href");
     else this.link.href = this.address;
     setText(this.find("note-text"), NOTES[state] ?? "");
     this.find("note").hidden = !(state in NOTES);
-    this.find("retry").hidden = state !== "denied";
+    retry.hidden = state !== "denied";
+    if (held) (retry.hidden ? this.link : retry).focus({ preventScroll: true }); // whichever of them is left
     this.find("live").hidden = lost || state === "beyond";
   }
 

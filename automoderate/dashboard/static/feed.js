@@ -164,7 +164,9 @@ export class Feed {
     if (!reading) this.#show();
     this.strict = this.#draw(reading && !this.strict) && this.strict;
     this.waiting = reading ? this.heldCount : 0;
-    this.showNew.hidden = this.waiting === 0 || this.paused; // then the button that goes on says it
+    const shown = this.waiting > 0 && !this.paused; // while it is paused the button that goes on says it
+    if (!shown && this.showNew === document.activeElement) this.title.focus({ preventScroll: true });
+    this.showNew.hidden = !shown;
     if (this.waiting) setText(this.showNew, `${number(this.waiting)} new`);
     this.listeners.held(this.waiting);
   }

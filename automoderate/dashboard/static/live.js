@@ -33,6 +33,8 @@ const PROBLEMS = {
 function showProblem(problem) {
   const panel = byId("problem");
   if (!problem) {
+    // The button that was pressed goes with it.
+    if (panel.contains(document.activeElement)) byId("feed-title").focus({ preventScroll: true });
     panel.hidden = true;
     delete panel.dataset.code;
     return;
