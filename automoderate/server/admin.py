@@ -7,7 +7,8 @@ the token that its forms have, and is logged: who did what to whom.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from attrs import frozen
@@ -157,10 +158,12 @@ class Admin:
     async def _end_session(self, pending: PendingRequest) -> Reply:
         """202 once the session, on whichever node, has been ended."""
         admin, sid = await self._check_change(pending), pending.argument
-        gathered = await self._gathering.ask({"what": "end", "sid": sid}, pending.now)
-        ended = next((answer["ended"] for _, answer in gathered.answers if answer.get("ended")), None)
+        with _begun(admin, f"to end the session {sid!r}", event="admin_ended_session"):
+            gathered = await self._gathering.ask({"what": "end", "sid": sid}, pending.now)
+            ended = next((answer["ended"] for _, answer in gathered.answers if answer.get("ended")), None)
+            if ended is None:
+                _check_complete(gathered)
         if ended is None:
-            _check_complete(gathered)
             raise HttpError(404, "session_not_found", "There is no such session")
         log.info(
             "The admin %s ended the session %s of %s", admin, sid, _named(ended["username"], ended["user_id"]),
@@ -175,7 +178,8 @@ class Admin:
         sessions = sum(answer["total"] for _, answer in gathered.answers)
         if not sessions and await asked(self._questions.rechecks, (user_id, ())) is None:
             raise HttpError(404, "user_not_found", "There is no such user")
-        await self._host.tell(pending, LoggedOut(user_id))
+        with _begun(admin, f"to end all sessions of the user {user_id!r}", event="admin_ended_user"):
+            await self._host.tell(pending, LoggedOut(user_id))
         log.info(
             "The admin %s ended all sessions of the user %r, %d at the time", admin, user_id, sessions,
             extra={"event": "admin_ended_user", "user": admin.user_id, "reason": f"sessions of {user_id}"},
@@ -191,7 +195,8 @@ class Admin:
             raise HttpError(400, "invalid_request", f"status must be one of {', '.join(STATUSES)}")
         await self._check_project(admin, project_id)
         data = self._options.trial_update(project_id, status, admin.username)
-        (event_id,) = await self._host.publish_events(pending, project_id, [("moderation_update", encoded(data))])
+        with _begun(admin, f"to publish a test update to the project {project_id!r}", event="admin_published_test"):
+            (event_id,) = await self._host.publish_events(pending, project_id, [("moderation_update", encoded(data))])
         log.info(
             "The admin %s published the test update %s to the project %r", admin, event_id, project_id,
             extra={"event": "admin_published_test", "user": admin.user_id, "project": project_id},
@@ -229,6 +234,22 @@ class Admin:
             found = await asked(self._questions.accesses, (admin.user_id, project_id))
         if found is Access.NOT_FOUND:
             raise HttpError(404, "project_not_found", "Project not found")
+
+
+@contextmanager
+def _begun(admin: Actor, what: str, *, event: str) -> Iterator[None]:
+    """While what an administrator asked for is done: it is logged also where nobody hears what came of it.
+
+    Their connection may end, or the time; and where other nodes cannot be told this one was all the same.
+    """
+    try:
+        yield
+    except BaseException:
+        log.warning(
+            "The admin %s asked %s; whether it was done is not known", admin, what,
+            extra={"event": event, "user": admin.user_id, "reason": "not known"},
+        )  # fmt: skip
+        raise
 
 
 def _named(username: str | None, user_id: str | None) -> str:

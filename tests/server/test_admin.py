@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -376,6 +377,28 @@ class TestActing:
         assert alice.events("moderation_update")[-1]["status"] == "flagged"
 
     @pytest.mark.parametrize(
+        ("path", "part", "intent"),
+        [
+            ("sessions/x%0Ay/end", "ask", "to end the session 'x\\ny'"),
+            ("users/bob/end", "announce", "to end all sessions of the user 'bob'"),
+            ("rooms/p/test-update", "publish_all", "to publish a test update to the project 'p'"),
+        ],
+    )  # fmt: skip
+    @pytest.mark.parametrize("leaves", [True, False])
+    def test_what_was_begun_is_logged_where_nobody_hears_what_came_of_it(
+        self, simulation: Simulation, admin: Program, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+        path: str, part: str, intent: str, leaves: bool,
+    ) -> None:  # fmt: skip
+        """Else who drops the connection, or acts while Redis is away, leaves no trace."""
+        monkeypatch.setattr(simulation.server.backplane, part, lambda *_: Future())
+        admin.send("POST", f"/api/admin/{path}")
+        simulation.advance(1.0)
+        if leaves:
+            admin.connection.cut()
+        simulation.advance(20.0)
+        assert caplog.messages == [f"The admin 'Root' ('root') asked {intent}; whether it was done is not known"]
+
+    @pytest.mark.parametrize(
         ("body", "code"),
         [(b"{", "invalid_json"), ([], "invalid_json"), ({"status": "great"}, "invalid_request"),
          ({"status": ["approved"]}, "invalid_request")],
@@ -469,7 +492,7 @@ class TestSeveralNodes:
         assert len(alice.events("moderation_update")) == 1
 
     def test_a_node_that_says_nothing_is_named_and_not_waited_for(
-        self, nodes: Nodes, admin: Program, monkeypatch: pytest.MonkeyPatch
+        self, nodes: Nodes, admin: Program, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         monkeypatch.setattr(nodes[1].server, "receive", lambda _items, _now: None)
         began = nodes.now
@@ -479,6 +502,7 @@ class TestSeveralNodes:
         assert answer["silent"] == [{"node": "node 2", "seconds": None}]
         reply = admin.request("POST", "/api/admin/sessions/x/end")
         assert reply.error == (503, "unavailable"), "it may be there"
+        assert "asked to end the session 'x'; whether it was done is not known" in caplog.text
 
     @pytest.mark.parametrize(
         "said",
