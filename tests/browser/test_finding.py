@@ -349,7 +349,13 @@ def test_the_keyboard_is_enough(server: ThreadServer, site: Site, visitors: Visi
     expect(search).to_have_value("jp?")
     search.fill("")
     keys.press("Escape")
-    keys.press("p")
+    for key, code, caps in (("P", "KeyP", True), ("P", "KeyP", False), ("з", "KeyP", False), ("З", "KeyP", True)):
+        # With CapsLock, with Shift, and on a Russian keyboard: all but that with Shift.
+        page.evaluate(
+            """([key, code, caps]) => document.body.dispatchEvent(new KeyboardEvent("keydown", {
+                key, code, modifierCapsLock: caps, shiftKey: key === "P" && !caps, bubbles: true }))""",
+            [key, code, caps],
+        )
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
     keys.press("?")
     dialog = page.get_by_role("dialog", name="Keys")
@@ -404,7 +410,6 @@ def _go_up_in_sight(page: Page) -> None:
                 return document.activeElement.matches(".update__more") && top >= bottom - 1;
             }"""
         )
-
 
 
 def test_no_more_rows_are_drawn_than_asked_for_and_none_is_lost_to_a_reader(

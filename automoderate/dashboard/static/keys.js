@@ -27,10 +27,16 @@ export class Keys {
   #pressed(event) {
     if (!this.enabled.checked || event.defaultPrevented || this.dialog.open) return;
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest(TYPING)) return;
-    const act = this.actions[event.key];
+    const act = this.actions[event.key] ?? this.#meant(event);
     if (!act) return;
     act();
     if (event.key !== "Escape") event.preventDefault();
+  }
+
+  /** With CapsLock a letter is a capital one, and a keyboard of another script has it in the same place. */
+  #meant({ key, code, shiftKey }) {
+    if (shiftKey || key?.length !== 1) return undefined;
+    return this.actions[key <= "~" ? key.toLowerCase() : code.slice("Key".length).toLowerCase()];
   }
 
   #rows() {
