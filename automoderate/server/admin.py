@@ -158,7 +158,7 @@ class Admin:
     async def _end_session(self, pending: PendingRequest) -> Reply:
         """202 once the session, on whichever node, has been ended."""
         admin, sid = await self._check_change(pending), pending.argument
-        with _begun(admin, f"to end the session {sid!r}", event="admin_ended_session"):
+        with _begun(admin, f"to end the session {sid!r}"):
             gathered = await self._gathering.ask({"what": "end", "sid": sid}, pending.now)
             ended = next((answer["ended"] for _, answer in gathered.answers if answer.get("ended")), None)
             if ended is None:
@@ -178,7 +178,7 @@ class Admin:
         sessions = sum(answer["total"] for _, answer in gathered.answers)
         if not sessions and await asked(self._questions.rechecks, (user_id, ())) is None:
             raise HttpError(404, "user_not_found", "There is no such user")
-        with _begun(admin, f"to end all sessions of the user {user_id!r}", event="admin_ended_user"):
+        with _begun(admin, f"to end all sessions of the user {user_id!r}"):
             await self._host.tell(pending, LoggedOut(user_id))
         log.info(
             "The admin %s ended all sessions of the user %r, %d at the time", admin, user_id, sessions,
@@ -195,7 +195,7 @@ class Admin:
             raise HttpError(400, "invalid_request", f"status must be one of {', '.join(STATUSES)}")
         await self._check_project(admin, project_id)
         data = self._options.trial_update(project_id, status, admin.username)
-        with _begun(admin, f"to publish a test update to the project {project_id!r}", event="admin_published_test"):
+        with _begun(admin, f"to publish a test update to the project {project_id!r}"):
             (event_id,) = await self._host.publish_events(pending, project_id, [("moderation_update", encoded(data))])
         log.info(
             "The admin %s published the test update %s to the project %r", admin, event_id, project_id,
@@ -237,7 +237,7 @@ class Admin:
 
 
 @contextmanager
-def _begun(admin: Actor, what: str, *, event: str) -> Iterator[None]:
+def _begun(admin: Actor, what: str) -> Iterator[None]:
     """While what an administrator asked for is done: it is logged also where nobody hears what came of it.
 
     Their connection may end, or the time; and where other nodes cannot be told this one was all the same.
@@ -247,7 +247,7 @@ def _begun(admin: Actor, what: str, *, event: str) -> Iterator[None]:
     except BaseException:
         log.warning(
             "The admin %s asked %s; whether it was done is not known", admin, what,
-            extra={"event": event, "user": admin.user_id, "reason": "not known"},
+            extra={"event": "admin_asked", "user": admin.user_id, "reason": "not known"},
         )  # fmt: skip
         raise
 
