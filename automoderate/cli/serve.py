@@ -80,15 +80,16 @@ def _serve(loaded: Loaded, check_config: bool) -> None:
 def _ended_by_signals() -> Iterator[None]:
     """Within it SIGINT and SIGTERM end the process at once, until a server takes both.
 
-    Python makes SIGINT an exception, which is lost where the signal comes in a callback of its memory management; and
-    SIGTERM, which it leaves to the system, does nothing to the first process of a container. Then the server would
-    start nevertheless. A signal that is ignored stays so, as that of a command in the background.
+    Python makes SIGINT an exception, which is lost where the signal comes in a callback of its memory management: then
+    the server would start nevertheless. A signal that is ignored stays so, as that of a command in the background.
     """
     taken = {}
+    # To the first process of a container, of number 1, the system by itself does nothing.
+    how = signal.SIG_DFL if os.getpid() != 1 else _end
     with contextlib.suppress(ValueError):  # not in the main thread
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
-                taken[number] = signal.signal(number, _end)
+                taken[number] = signal.signal(number, how)
     try:
         yield
     finally:
@@ -97,9 +98,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _end(number: int, _frame: object) -> None:
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-    os._exit(128 + number)  # as shells say it; the system does nothing to the first process of a container
+    os._exit(128 + number)  # as shells say it
 
 
 def _show(loaded: Loaded) -> None:

@@ -313,6 +313,18 @@ def test_serve_refuses_what_cannot_start_in_one_line(folder: Path) -> None:
     assert not (folder / "automoderate.sqlite3").exists()
 
 
+def test_the_first_process_of_a_container_ends_while_it_starts(folder: Path) -> None:
+    """A signal that nobody takes does nothing to process 1."""
+    code = "import os, signal\nos.getpid = lambda: {}\nimport automoderate.cli as cli\ncli.main()"
+    (folder / "signalled.py").write_text("import signal\nsignal.raise_signal(signal.SIGTERM)")
+    for process, status in ((1, 128 + signal.SIGTERM), (2, -signal.SIGTERM)):
+        result = subprocess.run(
+            [sys.executable, "-c", code.format(process), "serve", "--wsgi", "signalled:app"],
+            env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert (result.returncode, result.stderr) == (status, b"")
+
+
 def test_serve_says_that_the_port_is_taken() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]

@@ -85,12 +85,3 @@ def test_a_signal_ends_a_server_that_is_starting_wherever_it_comes(tmp_path: Pat
     starting.launch()
     assert starting.wait() == -number
     assert starting.log == ""
-
-
-def test_it_ends_the_first_process_of_a_container_too(tmp_path: Path) -> None:
-    """To which the system does nothing, as this one does nothing."""
-    (tmp_path / "signalled.py").write_text(f"import os\nos.kill = lambda *_: None{SIGNALLED.format('SIGTERM')}")
-    starting = Process(tmp_path / "log", wsgi="signalled:app")
-    starting.folder = tmp_path
-    starting.launch()
-    assert starting.wait() == 128 + signal.SIGTERM
