@@ -242,7 +242,7 @@ def create_project(database: Database, *, name: str, owner_id: str, description:
         **_stamps("created_at", "updated_at"),
     }  # fmt: skip
     with database.begin() as connection:
-        _require(connection, User, owner_id, "user")
+        _require(database, connection, User, owner_id, "user")
         _insert(connection, Project, row)
     return info
 
@@ -262,7 +262,7 @@ def list_members(database: Database, project_id: str) -> list[MemberInfo]:
     """Who may see a project: the owner first, then its members by username. Raises :exc:`NotFound`."""
     columns = (User.id, User.username, User.email)
     with database.connect() as connection:
-        _require(connection, Project, project_id, "project")
+        _require(database, connection, Project, project_id, "project")
         owners = select(*columns).join(Project, Project.user_id == User.id).where(Project.id == project_id)
         members = (
             select(*columns, ProjectMember.role)
@@ -289,8 +289,8 @@ def add_member(database: Database, project_id: str, user_id: str, role: str = "m
         "id": _new_id(), "project_id": project_id, "user_id": user_id, "role": role, **_stamps("joined_at")
     }  # fmt: skip
     with database.begin() as connection:
-        _require(connection, Project, project_id, "project")
-        _require(connection, User, user_id, "user")
+        _require(database, connection, Project, project_id, "project")
+        _require(database, connection, User, user_id, "user")
         if connection.execute(update(ProjectMember).where(membership).values(role=role)).rowcount == 0:
             _insert(connection, ProjectMember, row)
 
@@ -318,7 +318,7 @@ def list_api_keys(database: Database, project_id: str) -> list[ApiKeyInfo]:
     """A project's API keys by name, revoked ones included. Raises :exc:`NotFound`."""
     query = _api_keys().where(ApiKey.project_id == project_id).order_by(ApiKey.name, ApiKey.id)
     with database.connect() as connection:
-        _require(connection, Project, project_id, "project")
+        _require(database, connection, Project, project_id, "project")
         return [_api_key_info(row) for row in connection.execute(query)]
 
 
@@ -333,7 +333,7 @@ def create_api_key(database: Database, project_id: str, name: str) -> ApiKeyInfo
         "usage_count": 0, **_stamps("created_at", "updated_at"),
     }  # fmt: skip
     with database.begin() as connection:
-        _require(connection, Project, project_id, "project")
+        _require(database, connection, Project, project_id, "project")
         _insert(connection, ApiKey, row)
     return info
 
@@ -344,7 +344,7 @@ def revoke_api_key(database: Database, key: str) -> str:
     Raises :exc:`NotFound`.
     """
     with database.begin() as connection:
-        project_id = _project_of_key(connection, key)
+        project_id = _project_of_key(database, connection, key)
         values = _present(connection, ApiKey, {"is_active": False, **_stamps("updated_at")})
         connection.execute(update(ApiKey).where(_named_key(key)).values(values))
     return project_id
@@ -353,7 +353,7 @@ def revoke_api_key(database: Database, key: str) -> str:
 def remove_api_key(database: Database, key: str) -> str:
     """Remove an API key, named by its id or by itself; returns its project's id. Raises :exc:`NotFound`."""
     with database.begin() as connection:
-        project_id = _project_of_key(connection, key)
+        project_id = _project_of_key(database, connection, key)
         connection.execute(delete(ApiKey).where(_named_key(key)))
     return project_id
 
@@ -387,9 +387,9 @@ def _api_key_info(row: Any) -> ApiKeyInfo:
     return ApiKeyInfo(row.id, row.key, row.name, row.project_id, bool(row.is_active))
 
 
-def _project_of_key(connection: Connection, key: str) -> str:
+def _project_of_key(database: Database, connection: Connection, key: str) -> str:
     query = select(ApiKey.project_id).where(_named_key(key))
-    project_id: str | None = connection.execute(query).scalar() if storable(key) else None
+    project_id: str | None = connection.execute(query).scalar() if database.storable(key) else None
     if project_id is None:
         raise NotFound("no such API key")
     return project_id
@@ -399,8 +399,8 @@ def _named_key(key: str) -> Any:
     return or_(ApiKey.id == key, ApiKey.key == key)
 
 
-def _require(connection: Connection, table: type[User | Project], row_id: str, what: str) -> None:
-    if not storable(row_id) or connection.execute(select(table.id).where(table.id == row_id)).first() is None:
+def _require(database: Database, connection: Connection, table: type[User | Project], row_id: str, what: str) -> None:
+    if not database.storable(row_id) or connection.execute(select(table.id).where(table.id == row_id)).first() is None:
         raise NotFound(f"no such {what}: {row_id}")
 
 

@@ -149,6 +149,10 @@ def test_a_database_in_another_encoding(postgresql: PostgreSQL, encoding: str) -
     assert directory.admins_many([owner.id, "\N{SNOWMAN}"]) == [False, False]
     assert accounts.authenticate(database, "\N{SNOWMAN}", "a long password") is None
     assert accounts.authenticate(database, "ann", "a long password") == owner
+    for unknown in (lambda: accounts.revoke_api_key(database, "\N{SNOWMAN}"),
+                    lambda: accounts.create_project(database, name="Forum", owner_id="\N{SNOWMAN}")):  # fmt: skip
+        with pytest.raises(accounts.NotFound):
+            unknown()
     database.close()
 
 
