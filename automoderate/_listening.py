@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 from typing import Any
 
 from automoderate._threads import real
@@ -128,9 +128,8 @@ def _addresses(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
     return [(family, address) for family, _, _, _, address in found]
 
 
-def _without_covered(found: Iterable[tuple[int, tuple[Any, ...]]]) -> list[tuple[int, tuple[Any, ...]]]:
+def _without_covered(found: Collection[tuple[int, tuple[Any, ...]]]) -> list[tuple[int, tuple[Any, ...]]]:
     """Leave out each address that another one, which is all of its family, covers: both cannot have the port."""
-    found = list(found)
     whole = {family: address for family, address in found if address[0] in ("0.0.0.0", "::")}
     return [(family, address) for family, address in found if whole.get(family, address) == address]
 

@@ -48,11 +48,11 @@ def object_text(data: Mapping[str, Any]) -> str:
 
     Raises TypeError or ValueError where ``dump_json`` does, and for what is nested deeper than ``MAX_DEPTH``.
     """
-    is_deep = False
+    may_be_deep = False
     try:
         text = orjson.dumps(data, option=_STRICT)
     except TypeError:  # raised also for what only the slow encoder can encode, such as integers of more than 64 bits
-        is_deep = True  # perhaps
+        may_be_deep = True
     else:
         # orjson turns NaN into null. The slow encoder tells it from None, and raises.
         if b"null" not in text:
@@ -61,7 +61,7 @@ def object_text(data: Mapping[str, Any]) -> str:
         slowly = dump_json(data)
     except RecursionError:
         raise ValueError("nested too deeply, or in itself") from None
-    if is_deep and is_nested_deeper(data, MAX_DEPTH):
+    if may_be_deep and is_nested_deeper(data, MAX_DEPTH):
         raise ValueError("nested too deeply")
     return slowly
 

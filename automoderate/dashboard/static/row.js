@@ -23,13 +23,6 @@ export function avatar(person) {
   return circle;
 }
 
-/** A name within a sentence: what it has of a script that runs the other way turns nothing around it. */
-function isolated(username) {
-  const element = document.createElement("bdi");
-  element.textContent = username;
-  return element;
-}
-
 /** Puts a text on the clipboard; where a page may not, as over plain HTTP, the old way. */
 async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
@@ -105,7 +98,8 @@ export class Rows {
     line.hidden = lookers.length === 0;
     if (line.hidden && !line.firstChild) return;
     const words = make("span", "");
-    for (const { username } of lookers) words.append(words.firstChild ? ", " : "", isolated(username));
+    // A name may have letters that run the other way, which turn nothing around it that way.
+    for (const { username } of lookers) words.append(words.firstChild ? ", " : "", make("bdi", "", username));
     words.append(` ${lookers.length === 1 ? "is" : "are"} looking at this`);
     line.replaceChildren(...lookers.map(avatar), ...(lookers.length ? [words] : []));
   }

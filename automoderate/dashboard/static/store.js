@@ -18,7 +18,7 @@ function authorOf(meta) {
 
 /** Every word of a JSON value, keys too, as people read it and not as JSON writes it. */
 function said(value) {
-  if (value === null || value === undefined || typeof value !== "object") return String(value ?? "");
+  if (value === null || typeof value !== "object") return String(value ?? "");
   if (Array.isArray(value)) return value.map(said).join("\n");
   return Object.entries(value).map(([key, part]) => `${key}\n${said(part)}`).join("\n");
 }
