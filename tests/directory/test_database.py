@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -163,14 +163,7 @@ def test_missing_tables_are_named_together_with_the_fix(tmp_path: Path) -> None:
 )
 def test_ids_that_are_no_text_are_named(tmp_path: Path, table: str, column: str, kind: str) -> None:
     """What a session or a client names is text, and equals no number: every visitor would be unknown."""
-    path = tmp_path / "other.db"
-    with closing(sqlite3.connect(path)) as connection, connection:
-        for name, columns in REQUIRED_COLUMNS.items():
-            kinds = dict.fromkeys(columns, "VARCHAR(36)") | ({column: kind} if name == table else {})
-            connection.execute(
-                f"CREATE TABLE {name} ({', '.join(f'{each} {kinds[each]}' for each in sorted(columns))})"
-            )
-    database = Database(f"sqlite:///{path}", read_only=True)
+    database = other_database(tmp_path, {(table, column): kind})
     said = f"is not an AutoModerate database: column {column} of table {table} is {kind}, and ids have to be text"
     with pytest.raises(DatabaseUnavailable, match=said):
         database.check()
@@ -179,15 +172,19 @@ def test_ids_that_are_no_text_are_named(tmp_path: Path, table: str, column: str,
 
 def test_a_membership_may_be_numbered(tmp_path: Path) -> None:
     """Nobody asks for one, or for a key, by its own id."""
-    path = tmp_path / "other.db"
-    with closing(sqlite3.connect(path)) as connection, connection:
-        for name, columns in REQUIRED_COLUMNS.items():
-            number = ("id",) if name in ("project_members", "api_keys") else ()
-            kinds = (f"{each} {'INTEGER' if each in number else 'TEXT'}" for each in sorted(columns))
-            connection.execute(f"CREATE TABLE {name} ({', '.join(kinds)})")
-    database = Database(f"sqlite:///{path}", read_only=True)
+    database = other_database(tmp_path, {("project_members", "id"): "INTEGER", ("api_keys", "id"): "INTEGER"})
     database.check()
     database.close()
+
+
+def other_database(folder: Path, kinds: Mapping[tuple[str, str], str]) -> Database:
+    """One that another application has made: its columns are text, but for these, each by its table and its name."""
+    path = folder / "other.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for table, columns in REQUIRED_COLUMNS.items():
+            made = (f"{column} {kinds.get((table, column), 'VARCHAR(36)')}" for column in sorted(columns))
+            connection.execute(f"CREATE TABLE {table} ({', '.join(made)})")
+    return Database(f"sqlite:///{path}", read_only=True)
 
 
 def test_missing_columns_are_named(tmp_path: Path) -> None:

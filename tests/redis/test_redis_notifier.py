@@ -38,7 +38,7 @@ def test_one_that_nobody_holds_sends_what_waits_and_ends(node: Node, server: Red
         WebSocketNotifier(redis_url=server.url).send_stats_update("p", {"n": number})
     gc.collect()
     until(lambda: sorted(node.numbers) == [0, 1, 2])
-    until(lambda: {*threading.enumerate()} == others)
+    until(lambda: not {*threading.enumerate()} - others)  # of the others one may end meanwhile
 
 
 def heard(node: Node, *numbers: int) -> None:
